@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from hybridsearch.rerank import MMR as MMR
     from hybridsearch.rerank import CrossEncoderReranker as CrossEncoderReranker
     from hybridsearch.rerank import FieldBoost as FieldBoost
+    from hybridsearch.rerank import LateInteraction as LateInteraction
     from hybridsearch.rerank import Recency as Recency
     from hybridsearch.search import HybridSearch as HybridSearch
     from hybridsearch.snippets import Highlight as Highlight
@@ -76,6 +77,7 @@ _HOMES = {
     "HybridSearch": "search",
     "HybridSearchError": "errors",
     "Judgements": "evaluation.judging",
+    "LateInteraction": "rerank",
     "MMR": "rerank",
     "NativeBM25": "encoders.native",
     "Passages": "passages",

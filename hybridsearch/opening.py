@@ -114,4 +114,5 @@ def _with_ways(description: Mapping[str, Any], ways: Mapping[str, str]) -> Mappi
     """The description of an encoder or a reranker, with another precision or runtime if it runs a model."""
     if not ways or not isinstance(description, Mapping):  # a damaged schema, whose reader says what is wrong
         return description
-    return {**description, **ways} if description.get("type") in ("dense", "sparse", "cross-encoder") else description
+    with_models = ("dense", "sparse", "cross-encoder", "late-interaction")
+    return {**description, **ways} if description.get("type") in with_models else description

@@ -60,7 +60,10 @@ _REGISTERED: dict[Kind, dict[str, _Registered]] = {
         "score": _Registered("hybridsearch.fusion.score:ScoreFusion"),
         "adaptive": _Registered("hybridsearch.fusion.adaptive:AdaptiveFusion"),
     },
-    "reranker": {"cross-encoder": _Registered("hybridsearch.rerank.cross_encoder:CrossEncoderReranker")},
+    "reranker": {
+        "cross-encoder": _Registered("hybridsearch.rerank.cross_encoder:CrossEncoderReranker"),
+        "late-interaction": _Registered("hybridsearch.rerank.late_interaction:LateInteraction"),
+    },
 }
 
 

@@ -286,8 +286,9 @@ class Plan:
             ]
             with _timed(timings, "rerank"):
                 scores = score_pairs(reranker, queries, heads)
+            blend = getattr(reranker, "blend", 0.0)
             candidates = [
-                chooser.reranked(of_query, of_head.tolist())
+                chooser.reranked(of_query, of_head.tolist(), blend)
                 for of_query, of_head in zip(candidates, scores, strict=True)
             ]
         of_all = [f"Without {name}: {reason}" for name, reason in answers.failures.items()]

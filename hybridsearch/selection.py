@@ -17,7 +17,7 @@ from hybridsearch.filters import comparable, field_value
 from hybridsearch.fusion.fused import FusedHit
 from hybridsearch.messages import number_of
 from hybridsearch.ranking import Ranking, round_score
-from hybridsearch.rerank import MMR, Boost, Likeness, boosted, check_boosts, check_diversity
+from hybridsearch.rerank import MMR, Boost, Likeness, blended, boosted, check_boosts, check_diversity
 
 Similarities = Callable[[Sequence["Candidate"]], NDArray[np.float32]]
 """Function from some candidates to the similarities between them."""
@@ -31,7 +31,7 @@ class Candidate:
         document: The document.
         rank: Rank by fused score after boosts, from 1.
         fused_score: Score after fusion.
-        score: Score that decides the order: the fused score or the reranker's score, after boosts.
+        score: Score that decides the order: the fused score, the reranker's score or both blended, after boosts.
         reranker_score: Score that the reranker gave. None if the document was not reranked.
         boosts: Factor of each boost, by its name.
         likeness: Most similar hit that MMR put before it. None without MMR.
@@ -135,11 +135,15 @@ class Selection:
             for rank, place in enumerate(order, 1)
         ]
 
-    def reranked(self, candidates: Sequence[Candidate], scores: Sequence[float]) -> list[Candidate]:
-        """The candidates after reranking. `scores` are of the first candidates, which stay before all others."""
+    def reranked(self, candidates: Sequence[Candidate], scores: Sequence[float], blend: float = 0.0) -> list[Candidate]:
+        """The candidates after reranking. `scores` are of the first candidates, which stay before all others.
+
+        `blend` is the weight of the fused scores, as in `hybridsearch.rerank.blended`.
+        """
+        final = blended(scores, [one.fused_score for one in candidates[: len(scores)]], blend)
         head = [
-            replace(one, reranker_score=score, score=_boosted(score, one.boosts, one.document.id))
-            for one, score in zip(candidates, map(round_score, scores), strict=False)
+            replace(one, reranker_score=round_score(score), score=_boosted(mixed, one.boosts, one.document.id))
+            for one, score, mixed in zip(candidates, scores, map(round_score, final), strict=False)
         ]
         return sorted(head, key=lambda one: (-one.score, one.rank)) + list(candidates[len(head) :])
 

@@ -14,6 +14,7 @@ import typer
 from hybridsearch.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
+    from hybridsearch.rerank import Reranker
     from hybridsearch.search import HybridSearch
 
 OUTPUT = "Output"
@@ -106,7 +107,18 @@ Candidates = Annotated[
     ),
 ]
 Rerank = Annotated[
-    str | None, of_search("MODEL", "Cross-encoder that reorders the first documents. " + MODELS, "--rerank")
+    str | None,
+    of_search(
+        "MODEL",
+        "Cross-encoder that reorders the first documents, or late=MODEL for a late-interaction model. " + MODELS,
+        "--rerank",
+    ),
+]
+RerankBlend = Annotated[
+    float | None,
+    of_search(
+        "X", "Weight of the fused score in the score after reranking, from 0 to 1. Default: 0.", "--rerank-blend"
+    ),
 ]
 
 PrecisionName = StrEnum("PrecisionName", ["auto", "fp32", "bf16", "int8"])
@@ -147,6 +159,17 @@ def ways(precision: StrEnum | None, runtime: StrEnum | None) -> dict[str, Any]:
     """The arguments of an encoder or a reranker that `--precision` and `--runtime` give."""
     given = {"precision": precision, "runtime": runtime}
     return {name: one.value for name, one in given.items() if one is not None}
+
+
+def reranker(model: str | None, blend: float | None, **arguments: Any) -> Reranker | None:
+    """The reranker that `--rerank MODEL` and `--rerank-blend X` give. None without a model."""
+    from hybridsearch.rerank import read_reranker
+
+    if model is None:
+        if blend is not None:
+            raise InvalidArgumentError("--rerank-blend needs a reranker: give its model too.")
+        return None
+    return read_reranker(model, **({} if blend is None else {"blend": blend}), **arguments)
 
 
 def backend_options(given: list[str] | None, hnsw: bool = False, place: str = "") -> dict[str, Any] | None:

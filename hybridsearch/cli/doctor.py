@@ -194,6 +194,8 @@ def _kind_of_model(folder: Path) -> str:
     architectures = " ".join(map(str, _read_json(folder / "config.json", dict).get("architectures") or []))
     if "sparse_encoder" in modules:
         return "sparse"
+    if "multi_vector_encoder" in modules or "HF_ColBERT" in architectures:
+        return "late interaction"
     if modules:
         return "dense"
     return "reranker" if "ForSequenceClassification" in architectures else architectures or "unknown kind"

@@ -146,6 +146,7 @@ def evaluate(
     candidates: arguments.Candidates = None,
     fusion: arguments.FusionName = None,
     rerank: arguments.Rerank = None,
+    rerank_blend: arguments.RerankBlend = None,
     precision: arguments.Precision = None,
     runtime: arguments.Runtime = None,
     option: arguments.Options = None,
@@ -173,7 +174,7 @@ def evaluate(
     data = load_one(dataset, split, dataset_id)
     run = ways(precision, runtime)
     with hs.open(place, backend_options=backend_options(option), **run) as searcher, _going_on_from(work):
-        reranker: Any = "configured" if rerank is None else hs.CrossEncoderReranker(rerank, **run)
+        reranker: Any = arguments.reranker(rerank, rerank_blend, **run) or "configured"
         system = Pipeline(searcher, split_names(retrievers), fusion, candidates, reranker)
         comparison = experiment.compare(
             {"system": system},
@@ -218,7 +219,10 @@ def compare(
         ),
     ] = None,
     reranker: Annotated[
-        str | None, _of_systems("MODEL", "Cross-encoder that `rerank` in --systems stands for.")
+        str | None,
+        _of_systems(
+            "MODEL", "Cross-encoder that `rerank` in --systems stands for, or late=MODEL for a late-interaction model."
+        ),
     ] = None,
     rerank_top_k: Annotated[
         int | None,
@@ -227,6 +231,14 @@ def compare(
             "Number of documents that the reranker reads for each query. Default: 50, or 100 with --preset.",
             "--rerank-top-k",
             min=1,
+        ),
+    ] = None,
+    rerank_blend: Annotated[
+        float | None,
+        _of_systems(
+            "X",
+            "Weight of the fused score in the score after reranking, from 0 to 1. Default: 0.",
+            "--rerank-blend",
         ),
     ] = None,
     preset: Annotated[
@@ -313,7 +325,7 @@ def compare(
     _check_outputs(html=html, markdown=markdown, save=save, runs=runs)
     depth = rerank_top_k or (50 if preset is None else 100)
     run = ways(precision, runtime)
-    made = None if reranker is None else hs.CrossEncoderReranker(reranker, top_k=depth, **run)
+    made = arguments.reranker(reranker, rerank_blend, top_k=depth, **run)
 
     texts = [text.strip() for one in systems or () for text in one.split(",") if text.strip()]
 

@@ -44,6 +44,7 @@ def search(
     candidates: arguments.Candidates = None,
     fusion: arguments.FusionName = None,
     rerank: arguments.Rerank = None,
+    rerank_blend: arguments.RerankBlend = None,
     precision: arguments.Precision = None,
     runtime: arguments.Runtime = None,
     offset: Annotated[int, of_search("N", "Number of first hits to leave out, for the next page.", min=0)] = 0,
@@ -131,8 +132,8 @@ def search(
     run = ways(precision, runtime)
     with _open(place, synonyms, backend_options=backend_options(option, hnsw, place), **run) as searcher:
         check_hnsw(searcher, hnsw)
-        if rerank is not None:
-            searcher.reranker = hs.CrossEncoderReranker(rerank, **run)
+        if (made := arguments.reranker(rerank, rerank_blend, **run)) is not None:
+            searcher.reranker = made
         session = Session(searcher, top_k, options, explain, context)
         if asking:
             names_of_all = ", ".join(searcher.retrievers)

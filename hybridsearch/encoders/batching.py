@@ -83,11 +83,7 @@ def forward(
     prompt: str | None = None,
     **arguments: Any,
 ) -> Any:
-    """Run the model on one batch.
-
-    The result is that of `encode_query`, `encode_document` or `predict`, with prompts and routes. Those methods search
-    all parameters at each call (1 to 2 ms), and this function does not. Several threads may call it. The tokenizer is
-    used by one thread at a time.
+    """Run the model on one batch, and return one of its outputs, as `outputs` computes them.
 
     Args:
         model: Model to run.
@@ -100,6 +96,32 @@ def forward(
     Returns:
         A torch tensor of shape (texts, ...) on the model's device.
     """
+    return outputs(model, texts, task, prompt, **arguments)[output]
+
+
+def outputs(
+    model: LazyModel,
+    texts: Sequence[str] | Sequence[tuple[str, str]],
+    task: Task | None = None,
+    prompt: str | None = None,
+    **arguments: Any,
+) -> Any:
+    """Run the model on one batch.
+
+    The result is that of `encode_query`, `encode_document` or `predict`, with prompts and routes. Those methods search
+    all parameters at each call (1 to 2 ms), and this function does not. Several threads may call it. The tokenizer is
+    used by one thread at a time.
+
+    Args:
+        model: Model to run.
+        texts: Texts, or pairs of texts.
+        task: Whether the texts are queries or documents. None for pairs.
+        prompt: Text that is put before each text. None for the model's prompt for the task.
+        **arguments: Arguments of the model's forward pass.
+
+    Returns:
+        The outputs by name, as torch tensors of shape (texts, ...) on the model's device.
+    """
     import torch
     from sentence_transformers.util import batch_to_device
 
@@ -109,7 +131,7 @@ def forward(
     with model.lock:
         features = loaded.preprocess(list(texts), prompt=prompt, **route)
     with torch.inference_mode():
-        return loaded(batch_to_device(features, loaded.device), **route, **arguments)[output]
+        return loaded(batch_to_device(features, loaded.device), **route, **arguments)
 
 
 def token_lengths(
@@ -279,7 +301,7 @@ def _reading(model: Any, task: Task | None) -> tuple[Any, int | None]:
     if routes is not None:
         module = (routes[task] if task in routes else next(iter(routes.values())))[0]
     tokenizer = getattr(module, "tokenizer", None)
-    limit = getattr(module, "max_seq_length", None)
+    limit = getattr(module, f"{task}_length", None) or getattr(module, "max_seq_length", None)
     known = hasattr(tokenizer, "convert_ids_to_tokens") and callable(tokenizer)
     return tokenizer if known else None, limit if limit is not None and limit < 10**6 else None
 

@@ -26,7 +26,7 @@ from hybridsearch.forks import after_fork
 from hybridsearch.messages import warn
 
 T = TypeVar("T")
-Family: TypeAlias = Literal["SentenceTransformer", "SparseEncoder", "CrossEncoder"]
+Family: TypeAlias = Literal["SentenceTransformer", "SparseEncoder", "CrossEncoder", "MultiVectorEncoder"]
 """Class of sentence-transformers that runs a model."""
 
 _HUB_OWNERS = {"SentenceTransformer": "sentence-transformers", "CrossEncoder": "cross-encoder"}
@@ -268,6 +268,8 @@ class LazyModel:
                     trust_remote_code=self._trust,
                     local_files_only=not self._trust,  # the model's code may be in another repository
                 )
+                if self.family == "MultiVectorEncoder" and family_of(folder) != self.family:
+                    model = _without_new_projection(folder, model)
         except Exception as error:  # a damaged folder may make the loaders raise anything
             raise unloadable(folder, error) from error
         _check_weights(folder, model, lacking)
@@ -280,6 +282,8 @@ class LazyModel:
                     f"max_length is {self._max_length}, but the model {self.name!r} reads at most {limit} tokens."
                 )
             model.max_seq_length = self._max_length
+            if self.family == "MultiVectorEncoder":
+                model[0].document_length = self._max_length  # a model may have a limit for each task
         way = self.way()
         use(model.eval(), way, folder, digest)
         self._digest, self._way = digest, way
@@ -349,6 +353,8 @@ def family_of(folder: Path) -> Family | None:
     if said in get_args(Family):
         known: Family = said
         return known
+    if said == "ColBERT" or "HF_ColBERT" in architectures:  # models of PyLate and of Stanford
+        return "MultiVectorEncoder"
     if modules:
         return "SparseEncoder" if "sparse" in modules.lower() else "SentenceTransformer"
     return "CrossEncoder" if "ForSequenceClassification" in architectures else None
@@ -474,6 +480,18 @@ def _check_folder(folder: Path, family: Family) -> None:
                 f"The model in {folder} is a sparse encoder. Its dense vectors were never trained: use it with "
                 "hybridsearch.Sparse (sparse=MODEL), or give a dense model."
             )
+    if family in ("SentenceTransformer", "SparseEncoder") and family_of(folder) == "MultiVectorEncoder":
+        raise InvalidArgumentError(
+            f"The model in {folder} is a late-interaction model, which makes a vector of each token: use it with "
+            "hybridsearch.LateInteraction (--rerank late=MODEL)."
+        )
+    if family == "MultiVectorEncoder":
+        refuse_cross_encoder(folder)
+        if family_of(folder) == "SparseEncoder":
+            raise InvalidArgumentError(
+                f"The model in {folder} is a sparse encoder, whose token vectors were never trained to be compared: "
+                "give a late-interaction model or a dense model."
+            )
     if family == "CrossEncoder" and not re.search("ForSequenceClassification|ForCausalLM", architectures):
         raise InvalidArgumentError(
             f"The model in {folder} is no cross-encoder: its architecture {architectures or 'unknown'!r} has no "
@@ -489,7 +507,7 @@ def _check_folder(folder: Path, family: Family) -> None:
 
 def _check_weights(folder: Path, model: Any, lacking: Collection[str]) -> None:
     """Raises InvalidArgumentError if the files lack weights that the model needs."""
-    pooled = any(type(module).__name__.endswith("Pooling") for module in model.modules())
+    pooled = any(type(module).__name__.endswith(("Pooling", "MultiVectorMask")) for module in model.modules())
     needed = sorted(name for name in lacking if not (pooled and "pooler." in name))  # its pooling needs no pooler
     if needed:
         raise InvalidArgumentError(
@@ -497,6 +515,16 @@ def _check_weights(folder: Path, model: Any, lacking: Collection[str]) -> None:
             f"{', ...' if needed[3:] else ''}), which would be random numbers: give a complete model, saved by "
             "save_pretrained, or a model of the right kind."
         )
+
+
+def _without_new_projection(folder: Path, model: Any) -> Any:
+    """The token vectors of a dense model as they are. sentence-transformers projects them by random weights."""
+    if "Dense" in _described(folder)[1]:
+        return model  # it is the projection of the folder
+    kept = [module for module in model if type(module).__name__ != "Dense"]
+    return type(model)(
+        modules=kept, prompts=model.prompts, default_prompt_name=model.default_prompt_name, device=str(model.device)
+    )
 
 
 def _warn_of_untrained(folder: Path) -> None:
@@ -584,13 +612,17 @@ def _made_up() -> Iterator[set[str]]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Hides the progress bars that transformers draws while it loads weights."""
+    """Hides the progress bars of transformers, and the note that a dense model becomes a `MultiVectorEncoder`."""
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()
+    converting = logging.get_logger("sentence_transformers.base.model")
+    level = converting.level
     logging.disable_progress_bar()
+    converting.setLevel(logging.ERROR)
     try:
         yield
     finally:
+        converting.setLevel(level)
         if shown:
             logging.enable_progress_bar()

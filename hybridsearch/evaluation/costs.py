@@ -272,7 +272,8 @@ def _time_runs(plan: SystemPlan, stages: Stages, query: str) -> dict[str, float]
     started = time.perf_counter()
     head = [documents[id] for id in fused.ids[: plan.reranker.top_k]]
     (scores,) = plan.reranker.rerank([stages.queries[query]], [head])
-    reordered(fused, dict(zip(fused.ids, np.asarray(scores).tolist(), strict=False)), len(head))
+    blend = getattr(plan.reranker, "blend", 0.0)
+    reordered(fused, dict(zip(fused.ids, np.asarray(scores).tolist(), strict=False)), len(head), blend)
     return {"fuse": fuse, "rerank": time.perf_counter() - started}
 
 

@@ -268,7 +268,8 @@ def rankings_of(
     for name, scores in stages.rerank(heads).items():
         for query, documents in heads[name][1].items():
             whole = _with_head(fused[name][query], [document.id for document in documents])
-            fused[name][query] = reordered(whole, scores[query], len(documents))
+            blend = getattr(heads[name][0], "blend", 0.0)
+            fused[name][query] = reordered(whole, scores[query], len(documents), blend)
     return fused
 
 

@@ -123,6 +123,11 @@ def optimize(
     family = family_of(folder)
     if family is None:
         raise InvalidArgumentError(f"The model in {folder} is neither dense, nor sparse, nor a reranker.")
+    if family == "MultiVectorEncoder":
+        raise InvalidArgumentError(
+            f"The model in {folder} is a late-interaction model, which optimize cannot make: give it precision='bf16' "
+            "or 'auto' instead."
+        )
     queries = dict(dataset.queries) if dataset else _first_sentences(documents)
     shutil.copytree(folder, place, dirs_exist_ok=True)
     try:

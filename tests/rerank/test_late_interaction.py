@@ -1,0 +1,147 @@
+"""Scores equal MaxSim in float64 and those of sentence-transformers, with any batches and windows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import hybridsearch as hs
+from hybridsearch.encoders.models import family_of
+from hybridsearch.errors import EncodingError, InvalidArgumentError
+from hybridsearch.rerank import Reranker, blended, late_interaction, make_reranker, read_reranker
+
+pytest.importorskip("sentence_transformers", reason="pip install 'hybridsearch[models]' for rerankers")
+
+QUERIES = ["how does the wing stall", "shock waves", "boundary layer"]
+WING = hs.Document("1", "The angle of attack decides how much lift a wing gives, and when it stalls. " * 4, "Lift")
+LAYER = hs.Document("4", "Boundary layers grow with distance.")
+DOCUMENTS = [[WING, hs.Document("2", "Wings."), hs.Document("3", "翼の揚力")], [], [LAYER, hs.Document("5", ""), WING]]
+
+
+@pytest.fixture(scope="module")
+def folder(minilm: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A late-interaction model with all that one can have: prompts, expansion, skipped words, a projection, a mean."""
+    import torch
+    from sentence_transformers import MultiVectorEncoder
+    from sentence_transformers.base.modules import Normalize
+    from sentence_transformers.base.modules.dense import Dense
+    from sentence_transformers.multi_vector_encoder.modules import MultiVectorMask
+
+    torch.manual_seed(5)
+    transformer = hs.LateInteraction(minilm).model.get()[0]
+    transformer.query_expansion = {"strategy": "fixed", "attend": False, "length": 12}
+    transformer.document_length = 40
+    projection = Dense(
+        384, 16, bias=False, module_input_name="token_embeddings", activation_function=torch.nn.Identity()
+    )
+    modules = [transformer, projection, MultiVectorMask([",", "."]), Normalize(module_input_name="token_embeddings")]
+    model = MultiVectorEncoder(modules=modules, prompts={"query": "ask: ", "document": "read: "}, device="cpu")
+    model.similarity_fn_name = "meanmaxsim"
+    place = tmp_path_factory.mktemp("late") / "model"
+    model.save_pretrained(str(place))
+    return place
+
+
+def theirs(model: Any, queries: list[str], documents: list[list[hs.Document]]) -> list[Any]:
+    """The scores of sentence-transformers."""
+    return [
+        model.similarity(model.encode_query([query]), model.encode_document([one.content for one in of_query])).numpy()[
+            0
+        ]
+        for query, of_query in zip(queries, documents, strict=True)
+        if of_query
+    ]
+
+
+@pytest.mark.parametrize(("batch_tokens", "window"), [(1, 2), (None, 256)])
+def test_scores_equal_those_of_sentence_transformers(
+    folder: Path, batch_tokens: int | None, window: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(late_interaction, "WINDOW", window)
+    late = hs.LateInteraction(folder, batch_tokens=batch_tokens)
+    assert isinstance(late, Reranker)
+    scores = late.rerank(QUERIES, DOCUMENTS)
+    assert [len(of_query) for of_query in scores] == [3, 0, 3]
+    expected = theirs(late.model.get(), QUERIES, DOCUMENTS)
+    for ours, reference in zip([scores[0], scores[2]], expected, strict=True):
+        assert ours.dtype == np.float64
+        np.testing.assert_allclose(ours, reference, rtol=0, atol=1e-5)
+
+
+def test_a_dense_model_compares_its_token_vectors(minilm: str) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(minilm, device="cpu")
+
+    def tokens(text: str) -> Any:
+        rows = model.encode([text], output_value="token_embeddings")[0].numpy().astype(np.float64)
+        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+    scores = hs.LateInteraction(minilm).rerank(QUERIES[:1], DOCUMENTS[:1])[0]
+    query = tokens(QUERIES[0])
+    expected = [(query @ tokens(one.content).T).max(axis=1).sum() for one in DOCUMENTS[0]]
+    np.testing.assert_allclose(scores, expected, rtol=0, atol=1e-5)
+
+
+def test_maxsim_of_a_document_without_tokens_is_the_lowest_score() -> None:
+    query = np.float32([[1, 0], [0, 1]])
+    scores = late_interaction.maxsim(query, [np.empty((0, 2), np.float32), -query[:1], query])
+    assert scores.tolist() == [-2, -1, 2]
+
+
+def test_max_length_cuts_documents_and_not_queries(folder: Path) -> None:
+    late = hs.LateInteraction(folder, max_length=8)
+    assert [len(one) for one in late.vectors([WING.text], "document")] == [8]
+    assert [len(one) for one in late.vectors(["wing"], "query")] == [12]
+
+
+def test_its_description_makes_it_again(folder: Path) -> None:
+    late = hs.LateInteraction(folder, top_k=20, passages=2, blend=0.5, template="{text}")
+    description = json.loads(json.dumps(late.to_json()))
+    own = {"top_k": 20, "passages": 2, "blend": 0.5, "template": "{text}"}
+    assert description == {"type": "late-interaction", "model": str(folder), **own}
+    again: Any = make_reranker(description)
+    assert repr(again) == repr(late)
+    assert again.fingerprint() == late.fingerprint() != hs.LateInteraction(folder).fingerprint()
+    assert repr(read_reranker(f"late={folder}", top_k=7)) == repr(hs.LateInteraction(folder, top_k=7))
+
+
+def test_blending_is_that_of_search_and_of_compare(folder: Path) -> None:
+    search = hs.HybridSearch({"bm25": hs.BM25()}, reranker=hs.LateInteraction(folder, blend=0.25, top_k=3))
+    texts = {"a": "wing stall stall", "b": "the wing", "c": "a wing in a stall, at last", "d": "no wing is seen here"}
+    search.index([{"id": id, "text": text} for id, text in texts.items()], show_progress_bar=False)
+    hits = search.search("wing stall")
+    first = [hit for hit in hits if hit.reranker_score is not None]
+    fused = sorted(first, key=lambda hit: hit.rank_before_reranking)
+    mixed = blended([hit.reranker_score or 0 for hit in fused], [hit.fused_score for hit in fused], 0.25)
+    assert sorted(mixed, reverse=True) == pytest.approx([hit.score for hit in first])
+    assert len(first) == 3
+    data = hs.Dataset("wings", {"q": "wing stall"}, {"q": {"c": 1}})
+    (result,) = hs.compare({"search": search}, data, measures=["RR"], latency_queries=0).systems
+    assert list(result.rankings["q"]) == [(hit.id, pytest.approx(hit.score)) for hit in hits]
+
+
+def test_models_of_other_kinds_are_told_apart(folder: Path, tmp_path: Path) -> None:
+    assert family_of(folder) == "MultiVectorEncoder"
+    with pytest.raises(InvalidArgumentError, match="is a late-interaction model"):
+        hs.Dense(folder).encode_queries(["wing"])
+    (tmp_path / "config.json").write_text('{"architectures": ["BertForSequenceClassification"]}')
+    with pytest.raises(InvalidArgumentError, match="is a cross-encoder"):
+        hs.LateInteraction(tmp_path).rerank(QUERIES[:1], DOCUMENTS[:1])
+    with pytest.raises(InvalidArgumentError, match="blend"):
+        hs.LateInteraction(folder, blend=2)
+
+
+def test_nan_is_an_error(folder: Path) -> None:
+    import torch
+
+    late = hs.LateInteraction(folder)
+    token = late.model.get().tokenizer.convert_tokens_to_ids("wings")
+    with torch.no_grad():
+        late.model.get()[0].model.embeddings.word_embeddings.weight[token] = float("nan")
+    with pytest.raises(EncodingError, match=r"NaN or infinity for the document 'Wings\.'"):
+        late.rerank(QUERIES, DOCUMENTS)
