@@ -22,9 +22,15 @@ from hybridsearch.backends import Kind, RetrieverSchema, Schema
 from hybridsearch.errors import BackendError, InvalidArgumentError
 
 _SIMILARITIES = {"cosine": "cosine", "dot": "max_inner_product", "euclidean": "l2_norm"}
+_FORMULAS = {  # of the scores of a `knn` query
+    "cosine": "(1 + cosineSimilarity(params.query, params.field)) / 2",
+    "dot": "double dot = dotProduct(params.query, params.field); return dot < 0 ? 1 / (1 - dot) : dot + 1;",
+    "euclidean": "1 / (1 + Math.pow(l2norm(params.query, params.field), 2))",
+}
 _DEEPEST = 10_000  # num_candidates
 _QUANTIZATIONS = ("int8", "int4", "bbq")
 _LEAST_BBQ = 64  # dimensions
+_PAINLESS = "lang-painless"  # the module that computes the scores of exact searches; full distributions have it
 _WITHOUT_VECTORS = "mapping.exclude_source_vectors"
 _OVERSAMPLED = 3  # candidates of quantized vectors for one hit
 
@@ -176,12 +182,28 @@ class ElasticsearchBackend(LuceneBackend):
             clause["rescore_vector"] = {"oversample": _OVERSAMPLED}
         return {"knn": clause if filter is None else {**clause, "filter": filter}}
 
+    def exact_clause(
+        self, path: str, retriever: RetrieverSchema, vector: NDArray[np.float32], filter: Json | None = None
+    ) -> Json:
+        conditions = [{"exists": {"field": path}}, *([] if filter is None else [filter])]
+        script = {"source": _FORMULAS[retriever.metric or "cosine"], "params": {"field": path, "query": vector}}
+        return {"script_score": {"query": {"bool": {"filter": conditions}}, "script": script}}
+
     @property
     def approximate_sparse(self) -> bool:
         return self._prune
 
-    def sparse_clause(self, path: str, weights: Mapping[str, float], kind: Kind) -> Json:
-        prune = self._prune and kind == "sparse"  # always sent, because newer versions prune by default
+    @property
+    def exact_on_request(self) -> bool:
+        known = self._server is not None and self._server.version is not None
+        return not self.approximate_dense or not known or _PAINLESS in self._server.modules
+
+    @property
+    def finds_more(self) -> dict[Kind, str]:
+        return {**super().finds_more, "sparse": "prune: leave it out."}
+
+    def sparse_clause(self, path: str, weights: Mapping[str, float], *, pruned: bool) -> Json:
+        prune = self._prune and pruned  # always sent, because newer versions prune by default
         return {"sparse_vector": {"field": path, "query_vector": weights, "prune": prune}}
 
     def term_clause(self, path: str, term: str) -> Json:

@@ -265,14 +265,14 @@ class OpenSearchBackend(LuceneBackend):
             if listed:
                 clause["expand_nested_docs"] = True  # else only the best passage of each document is a hit
             return {"knn": {path: clause}}
-        return self._exact_clause(path, retriever, vector, None if retriever.passages else filter)
+        return self.exact_clause(path, retriever, vector, None if retriever.passages else filter)
 
     def scoring_clause(self, path: str, retriever: RetrieverSchema, vector: NDArray[np.float32]) -> Json | None:
         # Of quantized vectors, the search scores only one passage of each document again, or with `expand_nested_docs`
         # none.
-        return self._exact_clause(path, retriever, vector) if "quantization" in self._options else None
+        return self.exact_clause(path, retriever, vector) if "quantization" in self._options else None
 
-    def _exact_clause(
+    def exact_clause(
         self, path: str, retriever: RetrieverSchema, vector: NDArray[np.float32], filter: Json | None = None
     ) -> Json:
         conditions = [{"exists": {"field": path}}, *([] if filter is None else [filter])]
@@ -285,7 +285,7 @@ class OpenSearchBackend(LuceneBackend):
             }
         }
 
-    def sparse_clause(self, path: str, weights: Mapping[str, float], kind: Kind) -> Json:
+    def sparse_clause(self, path: str, weights: Mapping[str, float], *, pruned: bool) -> Json:
         if self._server is not None and _NEURAL in self._server.plugins:
             return {"neural_sparse": {path: {"query_tokens": weights}}}
         clauses = [
@@ -301,6 +301,11 @@ class OpenSearchBackend(LuceneBackend):
     @property
     def rough_sparse(self) -> bool:
         return bool(self._options["sparse"] == "seismic")
+
+    @property
+    def finds_more(self) -> dict[Kind, str]:
+        seismic = f"query_cut (now {self._query_cut}) or heap_factor (now {self._heap_factor:g}): raise one of them."
+        return {**super().finds_more, "sparse": seismic if self.rough_sparse else "two_phase: leave it out."}
 
     def rough_search(self, retriever: str, weights: Mapping[str, float], k: int, clause: Json) -> Search:
         return seismic.search(retriever, weights, k, clause, self._query_cut, self._heap_factor)

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from hybridsearch.evaluation.judging import Judgements as Judgements
     from hybridsearch.evaluation.optimizing import optimize as optimize
     from hybridsearch.evaluation.pipeline import Pipeline as Pipeline
+    from hybridsearch.evaluation.recall import RecallReport as RecallReport
+    from hybridsearch.evaluation.recall import recall as recall
     from hybridsearch.evaluation.tuning import tune as tune
     from hybridsearch.fusion import RRF as RRF
     from hybridsearch.fusion import AdaptiveFusion as AdaptiveFusion
@@ -85,6 +87,7 @@ _HOMES = {
     "RRF": "fusion",
     "Ranking": "ranking",
     "RayCluster": "indexing.cluster",
+    "RecallReport": "evaluation.recall",
     "Recency": "rerank",
     "Results": "hits",
     "ScoreFusion": "fusion",
@@ -103,6 +106,7 @@ _HOMES = {
     "optimize": "evaluation.optimizing",
     "publish": "indexing.copying",
     "read_documents": "readers",
+    "recall": "evaluation.recall",
     "train_dense": "training.dense",
     "train_reranker": "training.reranker",
     "train_sparse": "training.sparse",

@@ -297,6 +297,8 @@ class Request:
         filter: Filter that the documents must pass. None for all documents.
         passages: Number of passages to list for each document in `Ranking.passages`. 0 lists none. A retriever that
             reads whole documents ignores it.
+        exact: Whether the search must miss no document, also if the backend searches this kind approximately. Default
+            False. A backend without `Capabilities.exact_on_request` ignores it.
     """
 
     retriever: str
@@ -304,6 +306,7 @@ class Request:
     k: int
     filter: Filter | None = None
     passages: int = 0
+    exact: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,6 +321,9 @@ class Capabilities:
         scan: Whether `scan` works. If not, the index cannot be copied.
         persistent: Whether the index is still there after the process ends.
         approximate: Kinds whose search may miss a document. The set is empty for an exact engine.
+        exact_on_request: Whether a request with `Request.exact` is answered exactly, by the engine's own exact search.
+            `hs.recall` compares both answers.
+        finds_more: Sentence by approximate kind that says which option of the backend finds more, for people.
         score_tolerance: Relative error of a score by kind, compared with float64 arithmetic on the same vectors.
         atomic_batches: Whether batches appear at once: a search sees all of a batch or nothing of it, and all its
             requests see the same state. If not, the documents of a batch appear one after the other.
@@ -333,6 +339,8 @@ class Capabilities:
     scan: bool = True
     persistent: bool = False
     approximate: frozenset[Kind] = frozenset()
+    exact_on_request: bool = False
+    finds_more: Mapping[Kind, str] = field(default_factory=dict)
     score_tolerance: Mapping[Kind, float] = field(
         default_factory=lambda: {"lexical": 1e-6, "sparse": 1e-6, "dense": 1e-6}
     )

@@ -134,7 +134,7 @@ class Plan:
         if not queries:
             return self._nothing()
         if self._at_once():
-            answers = self._encode_all(queries)
+            answers = self.encode(queries)
             with _timed(answers.timings, "search"):
                 flat = self.backend.search(_flat(answers.requests))
             return _with_rankings(answers, flat)
@@ -166,7 +166,7 @@ class Plan:
         if not queries:
             return self._nothing()
         if self._at_once():
-            answers = await asyncio.to_thread(self._encode_all, queries)
+            answers = await asyncio.to_thread(self.encode, queries)
             with _timed(answers.timings, "search"):
                 flat = await backend.asearch(_flat(answers.requests))
             return _with_rankings(answers, flat)
@@ -208,7 +208,15 @@ class Plan:
     def _nothing(self) -> Answers:
         return Answers(dict.fromkeys(self.retrievers, ()), dict.fromkeys(self.retrievers, ()))
 
-    def _encode_all(self, queries: Sequence[str]) -> Answers:
+    def encode(self, queries: Sequence[str]) -> Answers:
+        """Encode queries.
+
+        Args:
+            queries: Texts of the queries.
+
+        Returns:
+            The requests and notes of the retrievers, without rankings.
+        """
         return _joined([self._encode(name, queries) for name in self.retrievers])
 
     def _encode(self, name: str, queries: Sequence[str]) -> Answers:

@@ -166,6 +166,11 @@ class HybridSearch:
         """The backend that holds the index."""
         return self._backend
 
+    @property
+    def place(self) -> str:
+        """Place of the index, without passwords: a folder, a URL, or `"memory"`."""
+        return str(self._place)
+
     # Adding, removing and reading documents
 
     def index(

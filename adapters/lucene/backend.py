@@ -145,6 +145,16 @@ class LuceneBackend(Dialect):
         return bool(self._options["dense"] != "exact")
 
     @property
+    def exact_on_request(self) -> bool:
+        """Whether the server has what `exact_clause` needs."""
+        return True
+
+    @property
+    def finds_more(self) -> dict[Kind, str]:
+        """What makes approximate searches find more, by kind of retriever."""
+        return {"dense": f"ef_search (now {self._ef_search}): raise it."}
+
+    @property
     def capabilities(self) -> Capabilities:
         """The kinds of retrievers that this index stores, and how exactly it searches them."""
         approximate: dict[Kind, bool] = {"dense": self.approximate_dense, "sparse": self.approximate_sparse}
@@ -155,6 +165,8 @@ class LuceneBackend(Dialect):
             kinds=frozenset({"lexical", "sparse", "dense", "text"}),
             persistent=True,
             approximate=frozenset(kind for kind, is_so in approximate.items() if is_so),
+            exact_on_request=self.exact_on_request,
+            finds_more=self.finds_more,
             score_tolerance={"lexical": 1 / 256, "sparse": 1 / 256, "dense": 1e-5 if far else 5e-4, "text": 1e-5},
             atomic_batches=False,
             live_average=False,
@@ -558,7 +570,7 @@ class LuceneBackend(Dialect):
         return self._aim()
 
     def _ask_server(self) -> Server:
-        """The version and the plugins of the server. They are asked for once."""
+        """The version, the plugins and the modules of the server. They are asked for once."""
         self._server = self._server or ask_nodes(self._channel)
         return self._server
 

@@ -12,12 +12,15 @@ from hybridsearch.adapters.lucene.wire.refusals import decode
 
 
 def ask_nodes(channel: Channel) -> Server:
-    """The version and the plugins of the nodes."""
+    """The version, the plugins and the modules of the nodes."""
     answer = _asked(channel, "/_nodes/plugins?filter_path=nodes.*.version,nodes.*.plugins.name,nodes.*.modules.name")
     nodes = [] if answer is None else list(answer.get("nodes", {}).values())
     versions = [tuple(int(n) for n in node["version"].split("-")[0].split(".")) for node in nodes]
-    plugins = [frozenset(plugin["name"] for plugin in node.get("plugins", [])) for node in nodes]
-    return Server(min(versions, default=None), frozenset.intersection(*plugins) if plugins else frozenset())
+    plugins, modules = (
+        [frozenset(one["name"] for one in node.get(kind, [])) for node in nodes] or [frozenset[str]()]
+        for kind in ("plugins", "modules")
+    )
+    return Server(min(versions, default=None), frozenset.intersection(*plugins), frozenset.intersection(*modules))
 
 
 def describe_server(channel: Channel) -> dict[str, Any]:

@@ -22,15 +22,17 @@ _SMALLEST = float(np.finfo(np.float32).tiny)
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """The version and the plugins of a server.
+    """The version, the plugins and the modules of a server.
 
     Attributes:
         version: Version of the oldest node. None if the user has no permission to read it.
         plugins: Names of the plugins that every node has. Empty if the user has no permission to read them.
+        modules: Names of the modules that every node has. Empty if the user has no permission to read them.
     """
 
     version: tuple[int, ...] | None = None
     plugins: frozenset[str] = frozenset()
+    modules: frozenset[str] = frozenset()
 
     def __str__(self) -> str:
         return dotted(self.version or ())
@@ -99,15 +101,25 @@ class Dialect(ABC):
         may be left to the search around it. `listed` tells whether each hit lists its passages.
         """
 
+    @abstractmethod
+    def exact_clause(
+        self, path: str, retriever: RetrieverSchema, vector: NDArray[np.float32], filter: Json | None = None
+    ) -> Json:
+        """The query that compares all vectors, of an index that `dense_clause` searches approximately.
+
+        Its scores are those of `dense_clause`.
+        """
+
     def scoring_clause(self, path: str, retriever: RetrieverSchema, vector: NDArray[np.float32]) -> Json | None:
         """The query that scores the passages of the documents that `dense_clause` finds. None if that scores them."""
         return None
 
     @abstractmethod
-    def sparse_clause(self, path: str, weights: Mapping[str, float], kind: Kind) -> Json:
+    def sparse_clause(self, path: str, weights: Mapping[str, float], *, pruned: bool) -> Json:
         """The query that scores by the dot product with `weights`.
 
-        `weights` has encoded terms as keys. Its values are above 0 and at most MAX_WEIGHT.
+        `weights` has encoded terms as keys. Its values are above 0 and at most MAX_WEIGHT. `pruned` tells whether terms
+        may be left out, if the index is searched that way.
         """
 
     @abstractmethod

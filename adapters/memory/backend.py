@@ -109,6 +109,7 @@ class MemoryBackend:
             # Sparse scores are float32 sums over a query's terms, often a hundred of them.
             score_tolerance={"lexical": 1e-5, "sparse": 1e-5, "dense": 1e-6},
             approximate=frozenset({"dense"}) if self._hnsw else frozenset(),
+            exact_on_request=True,
             passages=True,
         )
 

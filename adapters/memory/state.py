@@ -173,9 +173,9 @@ class State:
         """Answer all requests. Requests that differ only in the query are answered together."""
         if len(requests) == 1:
             return self._answer(requests)
-        groups: dict[tuple[str, int, int, int], list[int]] = {}
+        groups: dict[tuple[str, int, int, int, bool], list[int]] = {}
         for position, request in enumerate(requests):
-            key = (request.retriever, request.k, id(request.filter), request.passages)
+            key = (request.retriever, request.k, id(request.filter), request.passages, request.exact)
             groups.setdefault(key, []).append(position)
         rankings = [EMPTY] * len(requests)
         for positions in groups.values():
@@ -200,7 +200,7 @@ class State:
         return explained
 
     def _answer(self, requests: Sequence[Request]) -> list[Ranking]:
-        """Answer requests that have the same retriever, k, filter and number of passages."""
+        """Answer requests that differ only in the query."""
         name, filter = requests[0].retriever, requests[0].filter
         retriever, k = retriever_of(self.schema, name), hits_of(requests[0])
         if filter is not None:
@@ -208,7 +208,7 @@ class State:
         found: Sequence[Sequence[tuple[NDArray[np.int32], NDArray[Any]]]]
         if retriever.kind == "dense":
             vectors = np.stack([dense_query(request, retriever) for request in requests])
-            found = self._search_dense(name, vectors, k, filter)
+            found = self._search_dense(name, vectors, k, filter, exact=requests[0].exact)
         else:
             queries = [sparse_query(request, retriever) for request in requests]
             slices, statistics = self._slices(name, retriever, queries, filter), self._lexical(name, retriever)
@@ -273,13 +273,13 @@ class State:
         self._checked.add(filter)
 
     def _search_dense(
-        self, name: str, queries: NDArray[np.float32], k: int, filter: Filter | None
+        self, name: str, queries: NDArray[np.float32], k: int, filter: Filter | None, *, exact: bool
     ) -> list[list[tuple[NDArray[np.int32], NDArray[np.float64]]]]:
         columns = []
         for view in self.views:
             segment, index = view.segment, view.segment.matrix(name)
             order, allowed = segment.order_of_rows(name), view.allowed(filter, name)
-            approximate = self.approximate and filter is None and index.graph is not None
+            approximate = self.approximate and not exact and filter is None and index.graph is not None
             if name not in segment.reading:
                 search = index.search_graph if approximate else index.search
                 columns.append(search(queries, k, order, allowed))

@@ -66,6 +66,8 @@ class QdrantBackend:
         timeout: Seconds to wait for the answer to one request, above 0. Default 60.
         dense: How a server searches dense vectors: "hnsw" (fast, approximate) or "exact" (compares all vectors).
             Default "hnsw". The embedded engine is always exact.
+        ef_search: Least number of candidates that an HNSW search on a server keeps. A larger number finds more of the
+            nearest vectors and takes longer. Default None: the number of the server (`ef_construct`, by default 100).
         quantization: Compression of the dense vectors on a server: "int8" (a quarter of the memory), "product" (1/16)
             or "binary" (1/32). The best candidates are scored again with the full vectors. Default None: no
             compression of a new index. An existing index keeps the value that it was made with.
@@ -95,13 +97,14 @@ class QdrantBackend:
         ca_file: str | Path | None = None,
         timeout: float = 60.0,
         dense: Literal["hnsw", "exact"] = "hnsw",
+        ef_search: int | None = None,
         quantization: Quantization | None = None,
         shards: int | None = None,
         replicas: int | None = None,
         senders: int = 4,
     ) -> None:
         place = Place.parse(location)
-        for name, count in {"shards": shards, "replicas": replicas}.items():
+        for name, count in {"shards": shards, "replicas": replicas, "ef_search": ef_search}.items():
             whole_number_or_none(name, count)
         whole_number("senders", senders)
         number("timeout", timeout, above=0, unit="seconds")
@@ -113,7 +116,7 @@ class QdrantBackend:
             )
         self._place = place
         self._connection = Connection(place, api_key=api_key, verify=verify, ca_file=ca_file, timeout=timeout)
-        self._dense, self._quantization = dense, quantization
+        self._dense, self._ef_search, self._quantization = dense, ef_search, quantization
         self._copies = {"shard_number": shards, "replication_factor": replicas}
         self._senders = senders
         self._writer = Writer(place.shown, self._connection.embedded)
@@ -131,6 +134,8 @@ class QdrantBackend:
         return Capabilities(
             persistent=self._place.url is not None or self._place.folder is not None,
             approximate=frozenset({"dense"}) if hnsw else frozenset(),
+            exact_on_request=True,
+            finds_more={"dense": f"ef_search (now {self._ef_search or 'that of the server'}): raise it."},
             score_tolerance={"lexical": 1e-5, "sparse": 1e-5, "dense": 1e-5},  # float32 arithmetic
             atomic_batches=False,
             live_average=False,
@@ -428,7 +433,8 @@ class QdrantBackend:
 
     def _searcher(self) -> Searcher:
         index = self._current()
-        return Searcher(self._place.collection, index, self._numbering(index), self._connection.embedded, self._dense)
+        how = self._connection.embedded, self._dense, self._ef_search
+        return Searcher(self._place.collection, index, self._numbering(index), *how)
 
     def _numbering(self, index: Index) -> Terms:
         terms = self._terms

@@ -61,6 +61,7 @@ class Searcher:
         terms: The numbers of the terms.
         embedded: Whether the engine is in this process.
         dense: How a server searches dense vectors.
+        ef_search: Least number of candidates of a search with HNSW. None for the number of the server.
     """
 
     collection: str
@@ -68,6 +69,7 @@ class Searcher:
     terms: Terms
     embedded: bool
     dense: Literal["hnsw", "exact"]
+    ef_search: int | None = None
 
     def search(self, requests: Sequence[Request]) -> Steps[list[Ranking]]:
         """Answer all requests."""
@@ -246,17 +248,17 @@ class Searcher:
             limit=len(among) or search.limit,
             with_payload=["id", "version", "number"] if search.retriever.passages else shown,
             with_vector=[self.index.vector(request.retriever)] if search.again and not among else False,
-            params=self._params(search.retriever.kind, request.retriever),
+            params=self._params(search.retriever.kind, request),
         )
 
-    def _params(self, kind: Kind, name: str) -> models.SearchParams | None:
+    def _params(self, kind: Kind, request: Request) -> models.SearchParams | None:
         if self.embedded:  # it is exact, and its idf ignores deleted documents
             return None
         if kind == "dense":
-            exact = self.dense == "exact"
+            exact = self.dense == "exact" or request.exact
             quantization = models.QuantizationSearchParams(ignore=exact, rescore=True, oversampling=OVERSAMPLING)
-            return models.SearchParams(exact=exact, quantization=quantization)
-        if name in self.index.idf:
+            return models.SearchParams(exact=exact, hnsw_ef=self.ef_search, quantization=quantization)
+        if request.retriever in self.index.idf:
             return models.SearchParams(idf=models.IdfCorpusParams(corpus=models.Filter()))
         return None
 
@@ -407,7 +409,7 @@ class Searcher:
                 filter=among,
                 limit=len(ids),
                 with_payload=["id"],
-                params=self._params(search.retriever.kind, request.retriever),
+                params=self._params(search.retriever.kind, request),
             )
             for number, weight in zip(search.vector.indices, search.vector.values, strict=True)
         ]

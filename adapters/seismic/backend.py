@@ -5,7 +5,8 @@ million documents on. But Seismic has no updates, no deletes and no filters. So 
 vectors, in RAM or in a folder. The Seismic indexes are built over its segments, which never change.
 
 These searches are exact: searches of documents that were added since the last `refresh`, searches with a filter,
-queries or retrievers with weights below 0, and searches for which Seismic finds fewer than k documents.
+queries or retrievers with weights below 0, searches for which Seismic finds fewer than k documents, and requests with
+`exact`.
 
 A document that Seismic finds is a hit if it was not deleted meanwhile. Its score is computed again from its stored
 vector. So every hit has the exact float32 score and the right rank among the others. But Seismic may miss a document.
@@ -122,7 +123,8 @@ class SeismicBackend(MemoryBackend):
     def capabilities(self) -> Capabilities:
         """The kinds of retrievers that this index stores, and how exactly it searches them."""
         own = super().capabilities
-        return replace(own, approximate=own.approximate | {"sparse"})
+        more = f"query_cut (now {self._query_cut}): raise it, or heap_factor (now {self._heap_factor:g}): lower it."
+        return replace(own, approximate=own.approximate | {"sparse"}, finds_more={"sparse": more})
 
     def open(self) -> Schema | None:
         """Open the index. Returns its schema, or None if there is no index. Builds Seismic indexes that are missing."""
@@ -283,7 +285,9 @@ class SeismicBackend(MemoryBackend):
 def _suits(request: Request) -> bool:
     """Whether Seismic can answer a request. The exact search answers other requests, or raises their errors."""
     query, k = request.query, request.k
-    if request.filter is not None or not isinstance(query, SparseQuery) or not isinstance(k, int | np.integer):
+    if request.exact or request.filter is not None:
+        return False
+    if not isinstance(query, SparseQuery) or not isinstance(k, int | np.integer):
         return False
     return k >= 1 and not (query.weights < 0).any()
 

@@ -6,6 +6,7 @@ from hybridsearch.cli import documents as documents
 from hybridsearch.cli import evaluation as evaluation
 from hybridsearch.cli import indexing as indexing
 from hybridsearch.cli import optimizing as optimizing
+from hybridsearch.cli import recalling as recalling
 from hybridsearch.cli import search as search
 from hybridsearch.cli import serving as serving
 from hybridsearch.cli import training as training

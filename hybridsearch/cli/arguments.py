@@ -143,6 +143,16 @@ IndexRuntime = Annotated[
     RuntimeName | None, of_index("NAME", f"{_RUNTIME} A new index records it. Default: torch.", "--runtime")
 ]
 
+Hnsw = Annotated[
+    bool,
+    flag(
+        "--hnsw",
+        "Search dense vectors approximately. This is faster if there are very many documents, and can miss some of the "
+        "best documents.",
+        rich_help_panel="Search",
+    ),
+]
+
 Synonyms = Annotated[
     Path | None,
     of_search(

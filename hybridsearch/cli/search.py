@@ -78,15 +78,7 @@ def search(
         ),
     ] = None,
     synonyms: arguments.Synonyms = None,
-    hnsw: Annotated[
-        bool,
-        flag(
-            "--hnsw",
-            "Search dense vectors approximately. This is faster if there are very many documents, and can miss some "
-            "of the best documents.",
-            rich_help_panel="Search",
-        ),
-    ] = False,
+    hnsw: arguments.Hnsw = False,
     option: arguments.Options = None,
     explain: Annotated[
         bool, flag("--explain", "Show for each hit why it was found.", rich_help_panel=arguments.OUTPUT)

@@ -23,6 +23,7 @@ from hybridsearch.encoders.sparse import Sparse
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.evaluation.datasets import Dataset
 from hybridsearch.evaluation.experiment import evaluate
+from hybridsearch.evaluation.samples import first_sentences, spread
 from hybridsearch.rerank.cross_encoder import CrossEncoderReranker
 from hybridsearch.search import HybridSearch
 from hybridsearch.tables import Grid
@@ -128,13 +129,13 @@ def optimize(
             f"The model in {folder} is a late-interaction model, which optimize cannot make: give it precision='bf16' "
             "or 'auto' instead."
         )
-    queries = dict(dataset.queries) if dataset else _first_sentences(documents)
+    queries = dict(dataset.queries) if dataset else first_sentences(documents, _QUERIES)
     shutil.copytree(folder, place, dirs_exist_ok=True)
     try:
-        used = _spread([one.content for one in documents], texts)
+        used = spread([one.content for one in documents], texts)
         inputs: Sequence[Any] = used
         if family == "CrossEncoder":
-            asked = _spread(list(queries.values()), texts)
+            asked = spread(list(queries.values()), texts)
             inputs = [(asked[number % len(asked)], text) for number, text in enumerate(used)]
         quantize(_encoder(family, folder).model.get(), inputs, place)
     except BaseException:
@@ -163,11 +164,11 @@ def _measure_encoder(
     searches = [HybridSearch({"model": one}) for one in (exact, fast)]
     for search in searches:
         search.index(documents)
-    some = [one.content for one in _spread(documents, _MEASURED)]
+    some = [one.content for one in spread(documents, _MEASURED)]
     ours, theirs = (_rows(one.encode_documents(some)) for one in (fast, exact))
     lengths = np.sqrt(_products(ours, ours) * _products(theirs, theirs))
     cosines = _products(ours, theirs)[lengths > 0] / lengths[lengths > 0]
-    timed, question = [one.content for one in _spread(documents, _TIMED)], next(iter(queries.values()))
+    timed, question = [one.content for one in spread(documents, _TIMED)], next(iter(queries.values()))
     with no_cache():
         speed = _speed(lambda one: one.encode_documents(timed), exact, fast, 2)
         query_speed = _speed(lambda one: one.encode_queries([question]), exact, fast, 20)
@@ -187,7 +188,7 @@ def _measure_reranker(
     for search in searches:
         search.index(documents)
     question = next(iter(queries.values()))
-    some = _spread(documents, _CANDIDATES)
+    some = spread(documents, _CANDIDATES)
     speed = _speed(lambda one: one.rerank([question], [some]), exact, fast, 3)
     return {
         "cosine": None,
@@ -229,15 +230,3 @@ def _products(one: Any, other: Any) -> Any:
     if isinstance(one, np.ndarray):
         return np.einsum("ij,ij->i", one, other, dtype=np.float64)
     return np.asarray(one.multiply(other).sum(axis=1), dtype=np.float64).ravel()
-
-
-def _spread(items: Sequence[Any], number: int) -> list[Any]:
-    """At most `number` items, at equal distances."""
-    places = np.unique(np.linspace(0, len(items) - 1, min(number, len(items))).astype(int))
-    return [items[place] for place in places.tolist()]
-
-
-def _first_sentences(documents: Sequence[Document]) -> dict[str, str]:
-    """A query for each of some documents: its title, or the beginning of its text."""
-    some = _spread(documents, _QUERIES)
-    return {one.id: one.title.strip() or " ".join(one.text.split()[:12]) for one in some}

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from statistics import NormalDist
 from typing import Literal, TypeAlias, get_args
 
 import numpy as np
@@ -80,6 +82,42 @@ def bootstrap_interval(values: ArrayLike, level: float = 0.95, *, samples: int =
         part[:] = numbers[generator.integers(0, n, (len(part), n))].mean(axis=1)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(numbers.mean()), float(low), float(high))
+
+
+def proportion_interval(found: ArrayLike, wanted: ArrayLike, level: float = 0.95) -> Interval:
+    """Compute the share of wanted things that were found, and its confidence interval.
+
+    It is Wilson's score interval (Wilson, Journal of the American Statistical Association 22, 1927). The number of
+    things is divided by the design effect of a cluster sample (Kish, Survey Sampling, 1965), because the things of one
+    query are found or missed together. The design effect is at least 1. So the interval of things that were all found
+    has a length above 0.
+
+    Args:
+        found: Number of things that were found, for each query: shape (n,).
+        wanted: Number of things that were wanted, for each query: shape (n,). Their sum is at least 1.
+        level: Confidence level, between 0 and 1.
+
+    Raises:
+        InvalidArgumentError: An argument is outside its range.
+
+    >>> print(proportion_interval([10, 10, 9, 10], [10, 10, 10, 10]))
+    0.975 [0.869, 0.996]
+    >>> print(proportion_interval([10] * 100, [10] * 100))
+    1.000 [0.996, 1.000]
+    """
+    hits, sizes = _pair(found, wanted)
+    level = number("level", level, above=0, below=1)
+    total, n = float(sizes.sum()), len(sizes)
+    if total < 1 or (hits < 0).any() or (hits > sizes).any():
+        raise InvalidArgumentError("found has from 0 to `wanted` things for each query, and one thing must be wanted.")
+    share = float(hits.sum()) / total
+    binomial = share * (1 - share) / total
+    clustered = n / max(n - 1, 1) * float(np.square(hits - share * sizes).sum()) / total**2
+    effect = max(1.0, clustered / binomial) if binomial > 0 else 1.0
+    z, size = NormalDist().inv_cdf((1 + level) / 2), total / effect
+    middle = (share + z * z / (2 * size)) / (1 + z * z / size)
+    half = z / (1 + z * z / size) * math.sqrt(share * (1 - share) / size + (z / (2 * size)) ** 2)
+    return Interval(share, max(0.0, middle - half), min(1.0, middle + half))
 
 
 def paired_test(a: ArrayLike, b: ArrayLike, test: Test | str = "t", *, samples: int = 9_999, seed: int = 0) -> float:

@@ -170,6 +170,16 @@ class RankingTests(Base):
         assert together == [filled.search([request])[0] for request in requests]
         assert filled.search(requests[::-1]) == together[::-1]
 
+    def test_a_request_for_an_exact_search_is_answered_exactly(self, filled: Backend, kinds: Kinds) -> None:
+        require(filled.capabilities.exact_on_request, "exact search on request")
+        items = samples.random_items()
+        for kind in kinds:
+            for query in samples.random_queries(kind, 5):
+                right = right_scores(kind, items, query, "cosine", frozen_average(filled.capabilities))
+                for k in (1, 5, 1000):
+                    (ranking,) = filled.search([Request(kind, query, k, exact=True)])
+                    check_ranking(ranking, right, k, tolerance=filled.capabilities.score_tolerance[kind])
+
     def test_no_request_gives_no_ranking(self, backend: Backend) -> None:
         assert backend.search([]) == []
 

@@ -22,12 +22,14 @@ pytest.importorskip("opensearchpy", reason="pip install 'hybridsearch[opensearch
 pytest.importorskip("elasticsearch", reason="pip install 'hybridsearch[elasticsearch]'")
 
 import hybridsearch as hs
+from hybridsearch.adapters.elasticsearch import ElasticsearchBackend
 from hybridsearch.adapters.lucene.backend import LuceneBackend
 from hybridsearch.adapters.lucene.dialect import Server
+from hybridsearch.adapters.lucene.query.searching import Searcher
 from hybridsearch.adapters.lucene.stored.identity import LAYOUT
 from hybridsearch.adapters.lucene.wire.channel import Call, Channel
 from hybridsearch.adapters.opensearch import OpenSearchBackend
-from hybridsearch.backends import AsyncBackend, Loader, Request
+from hybridsearch.backends import AsyncBackend, Fingerprint, Loader, Request, RetrieverSchema, Schema
 from hybridsearch.errors import (
     BackendError,
     BulkIndexError,
@@ -662,3 +664,18 @@ def proxy(server: str) -> Iterator[tuple[str, threading.Event, threading.Event]]
     yield f"{scheme}://127.0.0.1:{listener.getsockname()[1]}", hold, cut
     done.set()
     listener.close()
+
+
+def test_elasticsearch_asks_exactly_by_a_script_if_it_has_painless() -> None:
+    backend = ElasticsearchBackend("elasticsearch://localhost:9200/papers")
+    backend._server = Server((9, 0, 0), modules=frozenset({"lang-painless"}))
+    retriever = RetrieverSchema("dense", Fingerprint("dense", {}), dimensions=3, metric="cosine")
+    searcher = Searcher(Schema({"dense": retriever}), backend)
+    (body,) = next(searcher.search([Request("dense", np.array([1, 0, 0], np.float32), 10, exact=True)]))
+    script = body["query"]["script_score"]["script"]
+    assert script["params"]["field"] == "vectors.dense"
+    assert "cosineSimilarity" in script["source"]
+    assert body["size"] == 11, "one more than k shows whether there is a tie at the cut"
+    assert backend.capabilities.exact_on_request
+    backend._server = Server((9, 0, 0))
+    assert not backend.capabilities.exact_on_request

@@ -1057,3 +1057,13 @@ def test_an_embedded_engine_syncs_a_request_to_the_disk_once_and_not_each_point(
     with closing(QdrantBackend(f"qdrant:///{tmp_path}/name")) as again:
         again.open()
         assert again.count() == 200
+
+
+def test_an_exact_request_turns_the_graph_off() -> None:
+    searcher = Searcher("papers", None, None, False, "hnsw", 64)  # type: ignore[arg-type]
+    rough, exact = (searcher._params("dense", Request("dense", np.zeros(2), 10, exact=flag)) for flag in (False, True))
+    assert rough is not None
+    assert exact is not None
+    assert (rough.exact, rough.hnsw_ef, exact.exact) == (False, 64, True)
+    assert exact.quantization is not None
+    assert exact.quantization.ignore

@@ -69,6 +69,8 @@ WITH_CHARACTERS = 500_000
 Long documents are fetched afterwards too. Then only those that are shown are sent. The lengths are those of the hits of
 the last search that has told them."""
 
+_ANY = 2**31 - 1  # a number of hits that no index has
+
 _SOURCES = 100  # documents whose vectors come with one search
 _MEASURED = 20  # hits whose length is taken for that of all
 _ATTEMPTS = 4  # after these, statistics are used even if they change all the time
@@ -331,14 +333,21 @@ class Searcher:
         weights = {term: question.weights[term] * value for (term, _), value in zip(held, idf, strict=True)}
         return {term: weight for term, weight in weights.items() if weight > 0}
 
+    def _is_approximate(self, question: _Question) -> bool:
+        """Whether a dense search may miss documents."""
+        return self._dialect.approximate_dense and not question.request.exact
+
+    def _deepest(self, question: _Question) -> int:
+        """The largest number of hits of one dense search."""
+        return _ANY if question.request.exact and self._dialect.approximate_dense else self._dialect.deepest_dense()
+
     def _body(self, question: _Question) -> Search:
         request, retriever = question.request, question.retriever
         k = int(min(request.k, MAX_WINDOW - 1))
-        exact = retriever.kind != "dense" or not self._dialect.approximate_dense
         body: Search = {**NO_FIELDS, "docvalue_fields": question.fields, "track_total_hits": False}
         if retriever.kind == "dense":
-            deepest = self._dialect.deepest_dense()
-            size = k if question.by_id or not exact else k + 1
+            deepest = self._deepest(question)
+            size = k if question.by_id or self._is_approximate(question) else k + 1
             depth = deepest if question.by_id else min(size, deepest)
             clause = self._dense_clause(question, depth)
             body["track_total_hits"] = question.by_id
@@ -349,7 +358,8 @@ class Searcher:
             else:
                 scale = _scale(question.weights)
                 weights = {term: weight / scale for term, weight in question.weights.items()}
-                clause = self._dialect.sparse_clause(question.path, weights, retriever.kind)
+                pruned = retriever.kind == "sparse" and not request.exact
+                clause = self._dialect.sparse_clause(question.path, weights, pruned=pruned)
                 if self._is_rough(question):
                     return {**body, **self._dialect.rough_search(request.retriever, weights, k, clause), "size": k}
             if retriever.passages:
@@ -360,7 +370,7 @@ class Searcher:
         body["size"] = size
         if question.by_id:
             body["sort"] = ["_score", "id"]
-        else:
+        elif not request.exact:
             body.update(self._dialect.pipeline(retriever.kind))
         return body
 
@@ -368,6 +378,11 @@ class Searcher:
         """The query for the nearest `k` documents."""
         retriever, path, listed = question.retriever, question.path, question.listed
         vector = np.ascontiguousarray(question.request.query, dtype=np.float32)
+        if question.request.exact and self._dialect.approximate_dense:
+            clause = self._dialect.exact_clause(
+                path, retriever, vector, None if retriever.passages else question.filter
+            )
+            return by_best_passage(clause, listed) if retriever.passages else clause
         scoring = self._dialect.scoring_clause(path, retriever, vector) if retriever.passages else None
         expanded = listed > 0 and scoring is None
         clause = self._dialect.dense_clause(path, retriever, vector, k, question.filter, listed=expanded)
@@ -384,8 +399,8 @@ class Searcher:
         hits = response["hits"]["hits"]
         dense = retriever.kind == "dense"
         if dense:
-            deepest = self._dialect.deepest_dense()
-            exact = not self._dialect.approximate_dense
+            deepest = self._deepest(question)
+            exact = not self._is_approximate(question)
             if question.by_id:
                 if response["hits"]["total"]["value"] >= deepest:
                     return question
@@ -424,7 +439,7 @@ class Searcher:
         return partial(mul, scale)
 
     def _is_rough(self, question: _Question) -> bool:
-        first = question.filter is None and not question.by_id
+        first = question.filter is None and not question.by_id and not question.request.exact
         kind = question.retriever.kind
         return first and kind == "sparse" and self._dialect.rough_sparse and not question.retriever.passages
 
