@@ -195,8 +195,8 @@ class ElasticsearchBackend(LuceneBackend):
 
     @property
     def exact_on_request(self) -> bool:
-        known = self._server is not None and self._server.version is not None
-        return not self.approximate_dense or not known or _PAINLESS in self._server.modules
+        server = self._server or Server()
+        return not self.approximate_dense or server.version is None or _PAINLESS in server.modules
 
     @property
     def finds_more(self) -> dict[Kind, str]:

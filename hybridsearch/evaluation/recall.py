@@ -303,7 +303,7 @@ class _Comparison:
             found, right = ([hit.id for hit in self._plan.fusion.fused(one).top(self._plan.top_k)] for one in rankings)
             pairs.append((found, right))
         counts = [(len({*found} & {*right}), len(right)) for found, right in pairs if right]
-        return proportion_interval(*zip(*counts, strict=True)), float(np.mean([one == two for one, two in pairs]))
+        return _share(counts), float(np.mean([one == two for one, two in pairs]))
 
     def _recall(self, name: str, found: Sequence[Ranking], k: int) -> Interval:
         """The share of the exact first `k` hits that the first `k` of `found` have."""
@@ -319,7 +319,7 @@ class _Comparison:
             counts.append((min(hits, len(best)), len(best)))
         if not counts:
             raise InvalidArgumentError(f"No query finds anything with retriever {name!r}: give other queries.")
-        return proportion_interval(*zip(*counts, strict=True))
+        return _share(counts)
 
     def _timed(self, request: Request, seconds: list[float]) -> Ranking:
         started = time.perf_counter()
@@ -354,6 +354,11 @@ def _some_documents(search: HybridSearch) -> list[Document]:
     batches = search.backend.scan(256)
     documents = (document for batch in batches for document in batch.documents)
     return [document for document in islice(documents, _READ) if document.content.strip()]
+
+
+def _share(counts: Sequence[tuple[int, int]]) -> Interval:
+    """The share of hits that were found. `counts` has how many were found and wanted, for each query."""
+    return proportion_interval([found for found, _ in counts], [wanted for _, wanted in counts])
 
 
 def _percentiles(seconds: Sequence[float]) -> tuple[float, float]:
