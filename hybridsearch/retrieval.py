@@ -423,12 +423,13 @@ class Plan:
     def _similarities(self, found: FoundPassages, candidates: Sequence[Candidate]) -> NDArray[np.float32]:
         """The similarities between candidates, by the vectors of one retriever."""
         schema = self.backend.open()
-        kinds = {} if schema is None else {name: schema.retrievers[name].kind for name in self.retrievers}
-        asked = None if self.selection.diversity is None else self.selection.diversity.retriever
-        name = asked or min(kinds, key=lambda name: _LIKENESS.index(kinds[name]))
+        kinds = {} if schema is None else {name: one.kind for name, one in schema.retrievers.items()}
+        chosen = None if self.selection.diversity is None else self.selection.diversity.retriever
+        name = chosen or min(self.retrievers, key=lambda name: _LIKENESS.index(kinds[name]))
         if kinds[name] == "text":
             raise InvalidArgumentError(
-                f"Retriever {name!r} has no vectors, and MMR needs some: ask another retriever too."
+                f"Retriever {name!r} has no vectors, and MMR needs some: name another retriever of the index, such as "
+                "hs.MMR(retriever='dense')."
             )
         ids = [one.document.id for one in candidates]
         if kinds[name] != "lexical" and isinstance(self.backend, Vectored):  # terms are counted again in no time

@@ -592,7 +592,7 @@ class HybridSearch:
             timeout=self.timeout,
             known=self._known,
             passages=tuple(name for name in names if self.passages and name not in (self.passages.whole or ())),
-            selection=Selection.of(offset, min_score, boost, diversity, group_by, names),
+            selection=Selection.of(offset, min_score, boost, diversity, group_by, list(self._encoders.given)),
             exact=len(names) == 1 and self._is_exact(names[0]),
         )
 

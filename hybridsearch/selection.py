@@ -77,19 +77,17 @@ class Selection:
     def of(
         cls, offset: object, min_score: object, boost: object, diversity: object, group_by: object, names: Sequence[str]
     ) -> Selection:
-        """Check the arguments of a search. `names` are the retrievers that are asked.
+        """Check the arguments of a search. `names` are the retrievers of the index.
 
         Raises:
-            InvalidArgumentError: An argument is not allowed, or names a retriever that is not asked.
+            InvalidArgumentError: An argument is not allowed, or names a retriever that the index does not have.
         """
+        known = f"which is not a retriever of this index. Its retrievers are {', '.join(map(repr, names))}."
         least: dict[str, float] = {}
         if isinstance(min_score, Mapping):
             for name, value in min_score.items():
                 if name not in names:
-                    raise InvalidArgumentError(
-                        f"min_score names {shown(name)}, which is not asked. The retrievers are "
-                        f"{', '.join(map(repr, names))}."
-                    )
+                    raise InvalidArgumentError(f"min_score names {shown(name)}, {known}")
                 least[name] = number(f"The min_score of {name!r}", value)
             min_score = None
         elif min_score is not None:
@@ -98,10 +96,7 @@ class Selection:
             raise InvalidArgumentError(f"group_by is the name of a metadata field, not {shown(group_by)}.")
         mmr = check_diversity(diversity)
         if mmr is not None and mmr.retriever is not None and mmr.retriever not in names:
-            raise InvalidArgumentError(
-                f"MMR names the retriever {mmr.retriever!r}, which is not asked. The retrievers are "
-                f"{', '.join(map(repr, names))}."
-            )
+            raise InvalidArgumentError(f"MMR names {shown(mmr.retriever)}, {known}")
         return cls(whole_number("offset", offset, 0), min_score, least, check_boosts(boost), mmr, group_by)
 
     def depth(self, top_k: int | None, reranked: int) -> int | None:

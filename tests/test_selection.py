@@ -239,6 +239,18 @@ def test_mmr_puts_what_is_new_before_what_was_said(search: hs.HybridSearch) -> N
     assert search.search("wing flow", diversity=hs.MMR(1.0)).ids == search.search("wing flow").ids
 
 
+def test_mmr_compares_by_a_retriever_that_is_not_asked() -> None:
+    with hs.HybridSearch({"bm25": hs.BM25(), "chars": hs.CharNGrams()}) as search:
+        search.index(DOCUMENTS, show_progress_bar=False)
+        by_chars = search.search("wing flow", retrievers=["bm25"], diversity=hs.MMR(0.2, retriever="chars"))
+        by_both = search.search("wing flow", diversity=hs.MMR(0.2, retriever="chars"))
+    assert not any("chars" in hit.retrievers for hit in by_chars)
+    same = {hit.id: hit.likeness for hit in by_both if hit.likeness and hit.likeness.to == by_both[0].id}
+    compared = [hit for hit in by_chars if hit.id in same and hit.likeness and hit.likeness.to == by_both[0].id]
+    assert compared
+    assert all(hit.likeness == same[hit.id] for hit in compared)
+
+
 def test_mmr_equals_the_definition_on_random_vectors() -> None:
     rng = np.random.default_rng(0)
     for relevance in (0.0, 0.3, 0.7, 1.0):
@@ -306,12 +318,12 @@ def test_pages_end_with_the_candidates(search: hs.HybridSearch) -> None:
     [
         ({"offset": -1}, "offset is -1"),
         ({"min_score": "high"}, "min_score is 'high'"),
-        ({"min_score": {"dense": 0.5}}, "min_score names 'dense', which is not asked"),
+        ({"min_score": {"dense": 0.5}}, "min_score names 'dense', which is not a retriever of this index"),
         ({"boost": hs.Recency}, "A boost is an object such as"),
         ({"boost": [3]}, "A boost is an object such as"),
         ({"group_by": ""}, "group_by is the name"),
         ({"diversity": 0.7}, "diversity is an object such as"),
-        ({"diversity": hs.MMR(retriever="dense")}, "MMR names the retriever 'dense'"),
+        ({"diversity": hs.MMR(retriever="dense")}, "MMR names 'dense', which is not a retriever"),
         ({"reranker": type("Bad", (Reversing,), {"top_k": -1})()}, "The top_k of the reranker is -1"),
     ],
 )

@@ -32,13 +32,15 @@ class MMR:
 
     The hit with the largest value comes next: relevance * (score) - (1 - relevance) * (similarity). The score is scaled
     from 0 to 1 among the hits that are compared. The similarity is the largest cosine with a hit that was chosen
-    before, of the vectors in the index: dense vectors if there are any, else sparse ones, else the terms of BM25.
+    before, of the vectors in the index: dense vectors if the search asks a dense retriever, else sparse vectors, else
+    the terms of BM25.
     From Carbonell and Goldstein, "The use of MMR, diversity-based reranking" (SIGIR 1998).
 
     Args:
         relevance: Weight of the score, from 0 to 1. 1 keeps the order. Smaller values give more variety.
         depth: Number of first hits that are compared. Hits after them keep their order.
-        retriever: Name of the retriever whose vectors are compared. None for the choice above.
+        retriever: Name of the retriever whose vectors are compared. The search need not ask it. None for the choice
+            above.
 
     Raises:
         InvalidArgumentError: An argument is not allowed.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,18 @@ DOCUMENTS = [
     hs.Document("über 1", "Never charge a battery that is frozen.", metadata={"year": 2023}),
     hs.Document("long", "The saddle is high. " * 50 + "The battery is charged.", "Long"),
 ]
+
+
+@pytest.fixture(autouse=True)
+def _own_log() -> Iterator[None]:
+    """A service may change the log of the whole process. What pytest has set is restored."""
+    root, ours = logging.getLogger(), logging.getLogger("hybridsearch")
+    handlers, levels = root.handlers[:], (root.level, ours.level)
+    yield
+    logging.captureWarnings(False)
+    root.handlers[:] = handlers
+    root.setLevel(levels[0])
+    ours.setLevel(levels[1])
 
 
 @pytest.fixture(scope="session")

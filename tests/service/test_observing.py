@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-import logging
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +23,11 @@ KEY = "0123456789abcdef"
 
 
 @pytest.fixture
-def log() -> Iterator[io.StringIO]:
-    """The log of the service. What pytest has set is restored."""
-    root, ours, stream = logging.getLogger(), logging.getLogger("hybridsearch"), io.StringIO()
-    handlers, levels = root.handlers[:], (root.level, ours.level)
+def log() -> io.StringIO:
+    """The log of the service."""
+    stream = io.StringIO()
     logs.configure(stream)
-    yield stream
-    logging.captureWarnings(False)
-    root.handlers[:] = handlers
-    root.setLevel(levels[0])
-    ours.setLevel(levels[1])
+    return stream
 
 
 def lines(log: io.StringIO) -> list[dict[str, Any]]:
