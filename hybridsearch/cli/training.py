@@ -269,7 +269,7 @@ def train(
     keep_checkpoints: Annotated[int | None, of_run("N", "Number of checkpoints that stay on disk. Default: 2.")] = None,
     resume: Annotated[bool | None, of_run("", "Go on after the last checkpoint in --output.", "--resume")] = None,
     trackers: Annotated[
-        str | None, of_run("NAMES", "Tools that record the run, with commas: tensorboard, wandb, codecarbon.")
+        str | None, of_run("NAMES", "Tools that record the run, with commas, such as tensorboard, mlflow, wandb.")
     ] = None,
     push_to_hub: Annotated[
         str | None, of_run("NAME", "Name on the Hugging Face hub under which the model is uploaded.")

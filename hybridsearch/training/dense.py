@@ -15,6 +15,7 @@ from hybridsearch.encoders.models import LazyModel
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.evaluation.datasets import Dataset
 from hybridsearch.training.distill import Teacher
+from hybridsearch.training.loss_objects import LossObject
 from hybridsearch.training.measure.evaluators import Dev, Spec
 from hybridsearch.training.models.loading import quiet
 from hybridsearch.training.models.lora import LoraSettings, add_adapters, merge_adapters, thaw_adapters
@@ -25,6 +26,7 @@ from hybridsearch.training.sources import Source
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
+    from transformers import TrainerCallback
 
 PoolingMode: TypeAlias = Literal["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
 """How sentence-transformers turns the vectors of the tokens into one vector."""
@@ -35,7 +37,7 @@ def train_dense(
     data: Source | Sequence[Source] | Mapping[str, Source],
     output: str | Path,
     *,
-    loss: str | None = None,
+    loss: str | LossObject | None = None,
     hard_negatives: int | None = None,
     teacher: Teacher | str | Path | None = None,
     corpus: Iterable[Document] | str | Path | None = None,
@@ -43,6 +45,7 @@ def train_dense(
     test: Dataset | str | Path | None = None,
     evaluators: Spec | Sequence[Spec] | None = None,
     settings: TrainingSettings | None = None,
+    callbacks: Iterable[TrainerCallback] = (),
     matryoshka_dims: Sequence[int] | None = None,
     lora: LoraSettings | None = None,
     pooling: PoolingMode | None = None,
@@ -65,8 +68,10 @@ def train_dense(
             a list of these, or a mapping from names to these.
         output: Folder for the trained model, in the format of sentence-transformers, with settings, history and
             checkpoints.
-        loss: Name of the loss for all data. None chooses a loss for each data set (`hybridsearch.training.losses`).
-            Before training, each choice and its reason are printed on stderr, unless `show_progress_bar` is False.
+        loss: Name of the loss for all data. It can also be a loss of sentence-transformers that holds the loaded
+            model, or a function from the model to a loss, such as the class of a loss. Rows and scores are then given
+            to the loss as they are. None chooses a loss for each data set (`hybridsearch.training.losses`). Before
+            training, each choice and its reason are printed on stderr, unless `show_progress_bar` is False.
         hard_negatives: Number of hard negatives to mine for each pair. They are drawn at random from ranks 6 to 40 of
             BM25 together with the model. None mines nothing.
         teacher: Model whose scores the student learns: a cross-encoder or anything else that `add_teacher_scores`
@@ -79,6 +84,8 @@ def train_dense(
         evaluators: Further evaluators, measured before and after training, as `build_evaluator` takes them. They do not
             choose the checkpoint.
         settings: Settings of the run. None takes the defaults.
+        callbacks: Callbacks of transformers (`TrainerCallback`), objects or classes. They are called after the
+            callbacks of this library. A run that is resumed needs them again.
         matryoshka_dims: Numbers of dimensions to which vectors may later be cut, such as (128, 64) (Kusupati et al.,
             arXiv:2205.13147).
         lora: Settings of LoRA, which trains adapters instead of all weights. None trains all weights.
@@ -109,7 +116,8 @@ def train_dense(
     steps.teach(teacher)
     if lora is not None:
         add_adapters(trained, lora, _hub_name(model), seed=steps.settings.seed)
-    steps.choose_losses(loss, trained)
+    steps.take_loss(loss, model, trained)
+    steps.choose_losses(trained)
     steps.fit(
         trained,
         steps.build_losses(trained, matryoshka_dims=matryoshka_dims),
@@ -120,6 +128,7 @@ def train_dense(
             "pooling": pooling,
             "prompts": prompts if prompts is None or isinstance(prompts, str) else dict(prompts),
         },
+        callbacks=callbacks,
         prompts=prompts_of_columns(trained, steps.sources.training),
         finish=merge_adapters if lora is not None and lora.merge else None,
     )

@@ -122,7 +122,8 @@ _COMPARED = {Kind.SCORED_TUPLES: ("margin-mse", "kl"), Kind.LISTS: ("list-net",)
 _BOUNDS = {"bce": (0, 1), "cosine": (-1, 1)}
 """The least and greatest score of a pair for losses that take scores as probabilities or cosines."""
 
-_WITHOUT_MATRYOSHKA = ("softmax",)  # its classifier needs embeddings of one size
+_WITHOUT_MATRYOSHKA = ("softmax", "SoftmaxLoss", "MatryoshkaLoss", "Matryoshka2dLoss")
+"""Losses that need embeddings of one size, such as the classifier of softmax, or have several sizes already."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +183,12 @@ def choose_loss(model_kind: ModelKind, data: TrainingData, asked: str | None = N
             f"data, take {' or '.join(fitting)}",
             model_kind,
         )
-    return Choice(asked, f"{asked} for {data.name!r} ({data.kind.value}): as you asked.", model_kind, data.kind)
+    return choice_of(model_kind, data, asked)
+
+
+def choice_of(model_kind: ModelKind, data: TrainingData, name: str) -> Choice:
+    """The choice of a loss that the user asked for by this name, without a check."""
+    return Choice(name, f"{name} for {data.name!r} ({data.kind.value}): as you asked.", model_kind, data.kind)
 
 
 def to_scale_of(data: TrainingData, choice: Choice, model: Any = None) -> TrainingData:
@@ -266,6 +272,7 @@ def build_loss(
     model: Any,
     data: TrainingData,
     *,
+    loss: torch.nn.Module | None = None,
     matryoshka_dims: Sequence[int] | None = None,
     mini_batch_size: int | None = None,
     architecture: Architecture | None = None,
@@ -278,6 +285,8 @@ def build_loss(
         choice: Loss that `choose_loss` chose for this data.
         model: Model to train: a SentenceTransformer, SparseEncoder or CrossEncoder.
         data: Training data.
+        loss: Loss of the user, which takes the place of the chosen one. It is wrapped like the chosen one for sparse
+            models and for `matryoshka_dims`. None makes the chosen loss.
         matryoshka_dims: Numbers of dimensions to which embeddings may later be cut, for dense models only. The full
             number is added. None trains the full number only.
         mini_batch_size: Number of texts or pairs that the cached losses and the losses on lists encode at a time. None
@@ -301,11 +310,12 @@ def build_loss(
     size = 32 if mini_batch_size is None else mini_batch_size
     size = whole_number("mini_batch_size", size, sentence="{name} is {value}. Give at least 1.")
     if choice.model_kind == "reranker":
-        return _reranker_loss(choice, model, data, size)
+        return _reranker_loss(choice, model, data, size) if loss is None else loss
     if choice.model_kind == "sparse":
         weights = (document_regularizer_weight, query_regularizer_weight)
-        return _sparse_loss(choice, model, data, size, architecture or "splade", weights)
-    loss = _dense_loss(choice, model, data, size)
+        return _sparse_loss(choice, model, loss, size, architecture or "splade", weights)
+    if loss is None:
+        loss = _dense_loss(choice, model, data, size)
     return loss if matryoshka_dims is None else _matryoshka(choice, model, loss, matryoshka_dims)
 
 
@@ -339,7 +349,7 @@ def _dense_loss(choice: Choice, model: Any, data: TrainingData, mini_batch_size:
 def _sparse_loss(
     choice: Choice,
     model: Any,
-    data: TrainingData,
+    loss: torch.nn.Module | None,
     mini_batch_size: int,
     architecture: Architecture,
     weights: tuple[float, float],
@@ -347,6 +357,8 @@ def _sparse_loss(
     from sentence_transformers.sentence_transformer import losses as dense
     from sentence_transformers.sparse_encoder import losses
 
+    if isinstance(loss, losses.SpladeLoss | losses.CSRLoss):  # already has its regularisers
+        return loss
     name = choice.name.removeprefix("cached-")
     make: Mapping[str, Callable[[], torch.nn.Module]] = {
         "mnr": lambda: losses.SparseMultipleNegativesRankingLoss(model),
@@ -360,8 +372,8 @@ def _sparse_loss(
         "kl": lambda: losses.SparseDistillKLDivLoss(model, temperature=_TEMPERATURES["sparse"]),
         "mse": lambda: losses.SparseMSELoss(model),
     }
-    loss = make[name]()
-    if name == "mse":  # the teacher's embeddings are sparse already
+    loss = make[name]() if loss is None else loss
+    if isinstance(loss, losses.SparseMSELoss):  # the teacher's embeddings are sparse already
         return loss
     cached = name != choice.name
     if architecture == "csr":

@@ -18,6 +18,7 @@ from hybridsearch.messages import number_of
 from hybridsearch.search import HybridSearch
 from hybridsearch.training.data import Kind, TrainingData
 from hybridsearch.training.distill import Teacher
+from hybridsearch.training.loss_objects import LossObject
 from hybridsearch.training.losses import count_classes
 from hybridsearch.training.measure.evaluators import Dev, Spec
 from hybridsearch.training.models.loading import load_to_train
@@ -28,6 +29,7 @@ from hybridsearch.training.sources import Source
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder
+    from transformers import TrainerCallback
 
 _OF_PAIRS = ("bce", "mse")
 _OF_LISTS = ("lambda", "list-net", "p-list-mle", "list-mle", "rank-net", "adr-mse")
@@ -38,7 +40,7 @@ def train_reranker(
     data: Source | Sequence[Source] | Mapping[str, Source],
     output: str | Path,
     *,
-    loss: str | None = None,
+    loss: str | LossObject | None = None,
     hard_negatives: int | None = None,
     teacher: Teacher | str | Path | None = None,
     retriever: HybridSearch | Pipeline | None = None,
@@ -47,6 +49,7 @@ def train_reranker(
     test: Dataset | str | Path | None = None,
     evaluators: Spec | Sequence[Spec] | None = None,
     settings: TrainingSettings | None = None,
+    callbacks: Iterable[TrainerCallback] = (),
     trust_remote_code: bool = False,
     show_progress_bar: bool | None = None,
 ) -> TrainingResult:
@@ -65,7 +68,8 @@ def train_reranker(
             does not change. Any other encoder gets a new head.
         data: Training data, as in `hybridsearch.train_dense`.
         output: Folder for the trained model, as in `hybridsearch.train_dense`.
-        loss: Name of the loss for all data, as in `hybridsearch.train_dense`.
+        loss: Name of the loss, loss, or function from the model to a loss, as in `hybridsearch.train_dense`. Tuples
+            take the form that a loss of sentence-transformers needs also if it is no name.
         hard_negatives: Number of hard negatives to mine for each pair. They are drawn at random from ranks 6 to 40 of
             `retriever`. None mines nothing.
         teacher: Model whose scores the student learns, as in `hybridsearch.train_dense`. Tuples then stay tuples, and
@@ -78,6 +82,7 @@ def train_reranker(
         test: Held-out queries with judgements, as in `hybridsearch.train_dense`.
         evaluators: Further evaluators, as in `hybridsearch.train_dense`.
         settings: Settings of the run. None takes the defaults.
+        callbacks: Callbacks of transformers, as in `hybridsearch.train_dense`.
         trust_remote_code: Whether code in the folder of a named model may run.
         show_progress_bar: Whether progress bars are shown. None shows them only in a terminal.
 
@@ -100,8 +105,6 @@ def train_reranker(
     if teacher is None:
         steps.shape(lambda one: one if one.kind is was[one.name] else _by_default(one, loss))
     steps.teach(teacher)
-    steps.shape(lambda one: shape_for(one, loss or one.loss))
-    steps.choose_losses(loss)
     outputs = {count_classes(one) if one.kind is Kind.CLASSED else 1 for one in steps.sources.training}
     if len(outputs) > 1:
         raise InvalidArgumentError(
@@ -110,7 +113,10 @@ def train_reranker(
         )
     seed = steps.settings.seed
     trained = load_reranker(model, outputs=max(outputs), trust_remote_code=trust_remote_code, seed=seed)
-    steps.fit(trained, steps.build_losses(trained), steps.dev_evaluator(retriever), {})
+    name = steps.take_loss(loss, model, trained)
+    steps.shape(lambda one: shape_for(one, name or one.loss))
+    steps.choose_losses()
+    steps.fit(trained, steps.build_losses(trained), steps.dev_evaluator(retriever), {}, callbacks=callbacks)
     if outputs != {1}:  # classes give no order of documents
         steps.sources = replace(steps.sources, test=None)
     before = steps.open(model) if has_head(model) else None
@@ -208,7 +214,7 @@ def has_head(model: str | Path | CrossEncoder) -> bool:
     return any("ForSequenceClassification" in one for one in architectures) and _outputs(folder) == 1
 
 
-def _by_default(mined: TrainingData, loss: str | None) -> TrainingData:
+def _by_default(mined: TrainingData, loss: str | LossObject | None) -> TrainingData:
     """Turn mined negatives into labelled pairs, whose default loss is "bce", if no loss is given."""
     return mined if loss or mined.loss else shape_for(mined, "bce")
 

@@ -47,7 +47,19 @@ _NUMBERS: dict[str, dict[str, Any]] = {
 }
 """The bounds of each number."""
 
-TRACKERS = ("tensorboard", "wandb", "codecarbon")
+TRACKERS: dict[str, str] = {
+    "tensorboard": "tensorboard",
+    "mlflow": "mlflow",
+    "wandb": "wandb",
+    "codecarbon": "codecarbon",
+    "clearml": "clearml",
+    "comet_ml": "comet-ml",
+    "dagshub": "dagshub",
+    "dvclive": "dvclive",
+    "swanlab": "swanlab",
+    "trackio": "trackio",
+}
+"""The trackers of transformers that can record a run (`report_to`), and the package of each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +99,8 @@ class TrainingSettings:
         keep_checkpoints: Number of checkpoints that stay on disk. The best checkpoint always stays.
         resume: Whether a run continues from the last complete checkpoint in the output folder. If there is none, the
             run starts from the beginning.
-        trackers: Trackers that record the run, from "tensorboard", "wandb" and "codecarbon".
+        trackers: Trackers that record the run, from the names in `TRACKERS`, such as "mlflow" or "tensorboard". Their
+            own environment variables, such as MLFLOW_TRACKING_URI, say where they write and how they log in.
         push_to_hub: Name on the model hub to which the result is uploaded, such as "me/my-model". None uploads nothing.
 
     >>> TrainingSettings(epochs=1, batch_size=16).learning_rate_for("dense")

@@ -18,6 +18,7 @@ from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.evaluation.datasets import Dataset
 from hybridsearch.training.data import TrainingData
 from hybridsearch.training.distill import Teacher
+from hybridsearch.training.loss_objects import LossObject
 from hybridsearch.training.losses import Architecture, RegularizerSchedule
 from hybridsearch.training.measure.comparing import changed_expansions, compare_sparsity
 from hybridsearch.training.measure.evaluators import Dev, Spec
@@ -30,6 +31,7 @@ from hybridsearch.training.sources import Source, Sources
 
 if TYPE_CHECKING:
     from sentence_transformers import SparseEncoder
+    from transformers import TrainerCallback
 
 _SAMPLED = 32  # texts of each side that show how dropout changes sparsity
 _SHOWN = 200  # texts that are searched for the expansions that changed most
@@ -41,7 +43,7 @@ def train_sparse(
     output: str | Path,
     *,
     architecture: Architecture | None = None,
-    loss: str | None = None,
+    loss: str | LossObject | None = None,
     document_regularizer_weight: float = 1e-4,
     query_regularizer_weight: float = 1e-4,
     regularizer_schedule: RegularizerSchedule = "quadratic",
@@ -56,6 +58,7 @@ def train_sparse(
     test: Dataset | str | Path | None = None,
     evaluators: Spec | Sequence[Spec] | None = None,
     settings: TrainingSettings | None = None,
+    callbacks: Iterable[TrainerCallback] = (),
     trust_remote_code: bool = False,
     show_progress_bar: bool | None = None,
 ) -> TrainingResult:
@@ -72,8 +75,9 @@ def train_sparse(
         architecture: Kind of sparse model. "splade" and "inference-free" start from a masked language model or a
             SPLADE, "csr" from a dense model or a CSR. None keeps the architecture of a sparse model, makes a SPLADE of
             a masked language model, and a CSR of a dense model.
-        loss: Name of the loss for all data. None chooses a loss for each data set (`hybridsearch.training.losses`). The
-            loss is wrapped in sentence-transformers' SpladeLoss, or in CSRLoss for CSR.
+        loss: Name of the loss, loss, or function from the model to a loss, as in `hybridsearch.train_dense`. The loss
+            is wrapped in sentence-transformers' SpladeLoss, or in CSRLoss for CSR, if it is not one of them. None
+            chooses a loss for each data set.
         document_regularizer_weight: Weight of the FLOPS regulariser (Paria et al., arXiv:2004.05665) of documents, 0 or
             more. A larger weight makes vectors sparser. CSR has no regulariser. With `target_active_dims`, this is only
             the first value of the weight.
@@ -101,6 +105,7 @@ def train_sparse(
         test: Held-out queries with judgements, as in `hybridsearch.train_dense`.
         evaluators: Further evaluators, as in `hybridsearch.train_dense`.
         settings: Settings of the run. None takes the defaults.
+        callbacks: Callbacks of transformers, as in `hybridsearch.train_dense`.
         trust_remote_code: Whether code in the folder of a named model may run.
         show_progress_bar: Whether progress bars are shown. None shows them only in a terminal.
 
@@ -145,7 +150,8 @@ def train_sparse(
     searching = _retriever(model, was, trust_remote_code)
     steps.mine(hard_negatives, searching)
     steps.teach(teacher)
-    steps.choose_losses(loss)
+    steps.take_loss(loss, model, trained)
+    steps.choose_losses()
     weights = {
         "document_regularizer_weight": document_regularizer_weight,
         "query_regularizer_weight": query_regularizer_weight,
@@ -169,7 +175,7 @@ def train_sparse(
             "target_query_active_dims": target_query_active_dims,
             "query_learning_rate": query_learning_rate if made == "inference-free" else None,
         },
-        callbacks=_controls(losses, training, followed, regularizer_schedule, regularizer_warmup),
+        callbacks=[*_controls(losses, training, followed, regularizer_schedule, regularizer_warmup), *callbacks],
         prompts=prompts_of_columns(trained, training),
         router_mapping=_routes(training) if made == "inference-free" else None,
         learning_rate_mapping={} if query_weights is None else {query_weights: query_learning_rate},

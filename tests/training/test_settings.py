@@ -38,7 +38,7 @@ def test_a_number_that_yaml_takes_for_a_text_is_read() -> None:
         ("schedule", "step", "cosine"),
         ("evaluate_every", 1.5, "whole number of steps"),
         ("trackers", "wandb", "tensorboard"),
-        ("trackers", ["mlflow"], "codecarbon"),
+        ("trackers", ["mlfow"], "mlflow"),
         ("resume", "yes", "true or false"),
         ("measure", "", "nDCG@10"),
         ("push_to_hub", "", "me/my-model"),

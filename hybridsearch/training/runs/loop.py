@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,7 @@ def make_trainer(
     """
     args = getattr(sentence_transformers, f"{FAMILIES[kind]}TrainingArguments")(
         output_dir=str(folder),
+        run_name=folder.parent.name,
         **_arguments(kind, settings),
         eval_strategy="no" if evaluator is None else "steps",
         eval_on_start=evaluator is not None and not resuming,
@@ -97,6 +98,17 @@ def make_trainer(
     args.eval_steps = args.save_steps = max(1, round(every * steps if every < 1 else every))
     args.logging_steps = max(1, min(10, args.eval_steps))
     return trainer
+
+
+def check_callbacks(callbacks: Iterable[Any]) -> list[Any]:
+    """Return the callbacks as a list. Raise InvalidArgumentError if one of them is not a callback of transformers."""
+    kept = list(callbacks) if isinstance(callbacks, Iterable) else [callbacks]
+    for one in kept:
+        if not issubclass(one if isinstance(one, type) else type(one), transformers.TrainerCallback):
+            raise InvalidArgumentError(
+                f"callbacks has {one!r:.80}. Give a list of transformers.TrainerCallback objects or classes."
+            )
+    return kept
 
 
 def steps_of_epoch(trainer: Any) -> int:

@@ -35,7 +35,7 @@ from hybridsearch.training.runs.record import (
     last_good_checkpoint,
     step_of,
 )
-from hybridsearch.training.settings import FAMILIES, ModelKind, TrainingSettings
+from hybridsearch.training.settings import FAMILIES, TRACKERS, ModelKind, TrainingSettings
 
 if TYPE_CHECKING:
     import torch
@@ -104,7 +104,7 @@ def fit(
         output: Folder for the model.
         evaluator: Evaluator of sentence-transformers. It runs before training and at each checkpoint. Its primary
             metric chooses the best checkpoint. None keeps the last weights.
-        callbacks: Further callbacks of the trainer.
+        callbacks: Callbacks of transformers (`TrainerCallback`), objects or classes.
         prompts: Text that is put before each text of a column, by column, or one text for all columns.
         router_mapping: Route of each column, for models with a Router.
         learning_rate_mapping: Learning rates by regular expressions of parameter names.
@@ -117,7 +117,7 @@ def fit(
 
     Raises:
         InvalidArgumentError: The folder holds another run, or a run and `settings.resume` is not set. Or there are no
-            data, a tracker is not installed, or there is patience without an evaluator.
+            data, a tracker is not installed, a callback is none, or there is patience without an evaluator.
         TrainingError: The loss is NaN or infinite, the memory of the GPU is too small, or the model hub cannot be
             reached.
         MissingExtraError: A library of the extra "training" is not installed.
@@ -126,7 +126,8 @@ def fit(
     from hybridsearch.training.runs import loop
 
     check_data(data, losses)
-    _check_trackers(settings)
+    check_trackers(settings)
+    callbacks = loop.check_callbacks(callbacks)
     if settings.patience is not None and evaluator is None:
         raise InvalidArgumentError(
             f"patience is {settings.patience}, but there are no dev data to measure. Give dev, or leave patience out."
@@ -341,11 +342,12 @@ def _history(trainer: Any, resumed_at: Sequence[int], settings: TrainingSettings
     )
 
 
-def _check_trackers(settings: TrainingSettings) -> None:
+def check_trackers(settings: TrainingSettings) -> None:
+    """Raise InvalidArgumentError if a tracker is not installed. Nothing is imported."""
     for tracker in settings.trackers:
         if not is_installed(tracker):
             raise InvalidArgumentError(
-                f"The tracker {tracker!r} is not installed. Run `pip install {tracker}`, or leave it out."
+                f"The tracker {tracker!r} is not installed. Run `pip install {TRACKERS[tracker]}`, or leave it out."
             )
 
 

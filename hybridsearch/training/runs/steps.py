@@ -21,14 +21,15 @@ from hybridsearch.messages import number_of
 from hybridsearch.search import HybridSearch
 from hybridsearch.training.data import TrainingData
 from hybridsearch.training.distill import Teacher, name_of
-from hybridsearch.training.libraries import check_libraries
-from hybridsearch.training.losses import Choice, build_loss, choose_loss, to_scale_of
+from hybridsearch.training.libraries import check_libraries, import_library
+from hybridsearch.training.loss_objects import LossObject, bind, facts_of, short_name
+from hybridsearch.training.losses import Choice, build_loss, choice_of, choose_loss, to_scale_of
 from hybridsearch.training.measure.comparing import MEASURES, compare_figures, compare_models
 from hybridsearch.training.measure.evaluators import Dev, Spec, build_evaluator, dev_evaluator
 from hybridsearch.training.measure.measuring import asked_by
 from hybridsearch.training.measure.report import Report
 from hybridsearch.training.runs.record import History, check_output, is_main_process
-from hybridsearch.training.runs.run import TrainingResult, conclude, fit
+from hybridsearch.training.runs.run import TrainingResult, check_trackers, conclude, fit
 from hybridsearch.training.settings import FAMILIES, ModelKind, TrainingSettings
 from hybridsearch.training.sources import Source, asked_in, gather, mine, teach
 
@@ -63,6 +64,7 @@ class Steps:
         self.settings = settings or TrainingSettings()
         self.output = arguments.path("output", output).resolve()
         check_output(self.output, self.settings)
+        check_trackers(self.settings)
         given = dev is not None and not isinstance(dev, Dataset | TrainingData)
         self._choosing, self._measuring = (
             None if specs is None else build_evaluator(specs, kind, self.settings)
@@ -77,6 +79,8 @@ class Steps:
         self._kind = kind
         self._trust = trust_remote_code
         self._show = show_progress_bar
+        self._loss: str | None = None
+        self._objects: list[torch.nn.Module] = []  # losses that are not given by name, one for each data set
         self._choices: list[Choice] = []
         self._lines: list[str] = []
         self._history = History()
@@ -118,12 +122,36 @@ class Steps:
         """Replace each data set by the result of a function."""
         self.sources = replace(self.sources, training=tuple(map(shape, self.sources.training)))
 
-    def choose_losses(self, asked: str | None, model: Any = None) -> None:
+    def take_loss(self, asked: str | LossObject | None, given: Any, trained: Any) -> str | None:
+        """Take the loss that the user asks for, and return its name, or None without one.
+
+        An object or a function becomes the loss of `trained`. `given` is the model that the user gave.
+        """
+        if asked is None or isinstance(asked, str):
+            self._loss = asked
+            return asked
+        data = self.sources.training
+        if isinstance(asked, import_library("torch", "Training").nn.Module) and len(data) > 1:
+            raise InvalidArgumentError(
+                f"The loss {type(asked).__name__} is one object, but there are {len(data)} data sets. Give a function "
+                "from the model to a loss, which makes a loss for each."
+            )
+        self._objects = [bind(asked, given, trained) for _ in data]
+        self._options["loss"] = facts_of(self._objects[0])
+        return short_name(self._objects[0])
+
+    def choose_losses(self, model: Any = None) -> None:
         """Choose the loss of each data set, and bring a teacher's scores to the scale of the student.
 
-        The data, the loss and the reason are printed on stderr. `model` is needed only for a dense model.
+        The data, the loss and the reason are printed on stderr. `model` is needed only for a dense model. The rows of
+        losses that were given as objects stay as they are.
         """
-        self._choices = [choose_loss(self._kind, one, asked) for one in self.sources.training]
+        training = self.sources.training
+        if self._objects:
+            pairs = zip(training, self._objects, strict=True)
+            self._choices = [choice_of(self._kind, one, type(loss).__name__) for one, loss in pairs]
+        else:
+            self._choices = [choose_loss(self._kind, one, self._loss) for one in training]
         data = tuple(
             to_scale_of(one, choice, model) for one, choice in zip(self.sources.training, self._choices, strict=True)
         )
@@ -149,9 +177,11 @@ class Steps:
 
         `options` are options of `build_loss`.
         """
-        size = self.settings.mini_batch_size
-        chosen = zip(self.sources.training, self._choices, strict=True)
-        return {one.name: build_loss(choice, model, one, mini_batch_size=size, **options) for one, choice in chosen}
+        options["mini_batch_size"] = self.settings.mini_batch_size
+        data = self.sources.training
+        objects = self._objects or [None] * len(data)
+        chosen = zip(data, self._choices, objects, strict=True)
+        return {one.name: build_loss(choice, model, one, loss=loss, **options) for one, choice, loss in chosen}
 
     def dev_evaluator(self, retriever: HybridSearch | Pipeline | None = None) -> BaseEvaluator | None:
         """The evaluator that chooses the best checkpoint.
