@@ -65,14 +65,18 @@ _PANELS = {"Dense models": "dense", "Sparse models": "sparse", "Rerankers": "rer
 
 _PAIRS = "mnr, cached-mnr, cosent, angle, cosine, contrastive, online-contrastive, triplet"
 _LOSSES = {
-    "dense": f"{_PAIRS}, softmax, kl, margin-mse or mse",
+    "dense": f"{_PAIRS}, gist, cached-gist, softmax, kl, margin-mse, mse, batch-hard, batch-semi-hard, batch-all, "
+    "batch-hard-soft-margin or tsdae",
     "sparse": f"{_PAIRS}, margin-mse, kl, cached-margin-mse, cached-kl or mse",
     "reranker": "bce, mse, cross-entropy, mnr, cached-mnr, margin-mse, lambda, list-net, list-mle, p-list-mle, "
     "rank-net or adr-mse",
 }
 """The losses of `hybridsearch.training.losses`. Importing that module takes too long for a help text."""
 
-_ROLES = "anchor, positive, negative, negative_2, text, docs, label, class, score, embedding, query_id, document_id"
+_ROLES = (
+    "anchor, positive, negative, negative_2, text, docs, label, class, score, positive_scores, negative_scores, "
+    "embedding, query_id, document_id"
+)
 
 
 class _Train(Verb):
@@ -122,6 +126,14 @@ def train(
         ),
     ] = None,
     ignore: Annotated[str | None, _of_data("COLUMNS", "Columns to leave out, with commas.")] = None,
+    rows: Annotated[
+        str | None,
+        _of_data(
+            "KIND",
+            "Kind of the rows, if the columns allow several: `lists` makes one list for each query of rows with a text "
+            "and a label, `pairs with class` keeps NLI pairs as they are. Default: found by the columns.",
+        ),
+    ] = None,
     sql: Annotated[str | None, _of_data("QUERY", "SQL query that selects the rows, if --data is a database.")] = None,
     split: Annotated[str | None, _of_data("NAME", "Split of the data. Default: train.")] = None,
     subset: Annotated[str | None, _of_data("NAME", "Subset (configuration) of a data set on the hub.")] = None,
@@ -284,6 +296,13 @@ def train(
     ] = None,
     query_prompt: Annotated[str | None, _of_dense("TEXT", "Text that is put before each query.")] = None,
     document_prompt: Annotated[str | None, _of_dense("TEXT", "Text that is put before each document.")] = None,
+    guide: Annotated[
+        str | None,
+        _of_dense(
+            "MODEL",
+            "Dense model for --loss gist: texts of a batch that it finds nearer than the positive are no negatives.",
+        ),
+    ] = None,
     lora: Annotated[
         int | None,
         _of_dense(

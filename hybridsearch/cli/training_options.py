@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _ONLY: dict[str, ModelKind] = {
     "matryoshka_dims": "dense",
     "lora": "dense",
+    "guide": "dense",
     "pooling": "dense",
     "query_prompt": "dense",
     "document_prompt": "dense",
@@ -45,11 +46,12 @@ _TRANSLATED = ("matryoshka_dims", "lora", "query_prompt", "document_prompt", "re
 """Options of `_ONLY` that no training function takes under this name."""
 
 _OF_A_SOURCE = ("columns", "ignore", "kind", "sql", "split", "subset", "score_range", "limit", "loss", "name")
-_OF_EACH_SOURCE = ("columns", "ignore", "sql", "split", "subset", "limit")
+_OF_EACH_SOURCE = ("columns", "ignore", "rows", "sql", "split", "subset", "limit")
 _OF_PSEUDO = ("generator", "per_document", "limit")
 _TEXTS = (
     "model", "output", "sql", "split", "subset", "test", "corpus", "unsupervised", "generator", "teacher", "loss",
-    "pooling", "query_prompt", "document_prompt", "architecture", "regularizer_schedule", "retriever", "name",
+    "guide", "rows", "pooling", "query_prompt", "document_prompt", "architecture", "regularizer_schedule", "retriever",
+    "name",
 )  # fmt: skip
 _WHOLE_NUMBERS = (
     "limit", "hard_negatives", "per_document", "target_active_dims", "target_query_active_dims",
@@ -294,7 +296,7 @@ def _of_kind(options: Mapping[str, Any]) -> dict[str, Any]:
 def _parts(options: Mapping[str, Any]) -> list[Part]:
     data = options.get("data", [])
     named = data if isinstance(data, list) else [data]
-    of_each = {name: options[name] for name in _OF_EACH_SOURCE if name in options}
+    of_each = {"kind" if name == "rows" else name: options[name] for name in _OF_EACH_SOURCE if name in options}
     return [read_source(of_each | (one if isinstance(one, dict) else {"source": one})) for one in named]
 
 

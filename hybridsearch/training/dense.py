@@ -14,7 +14,7 @@ from hybridsearch.encoders.dense import Dense
 from hybridsearch.encoders.models import LazyModel
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.evaluation.datasets import Dataset
-from hybridsearch.training.distill import Teacher
+from hybridsearch.training.distill import Teacher, name_of
 from hybridsearch.training.loss_objects import LossObject
 from hybridsearch.training.measure.evaluators import Dev, Spec
 from hybridsearch.training.models.loading import quiet
@@ -38,6 +38,7 @@ def train_dense(
     output: str | Path,
     *,
     loss: str | LossObject | None = None,
+    guide: str | Path | SentenceTransformer | None = None,
     hard_negatives: int | None = None,
     teacher: Teacher | str | Path | None = None,
     corpus: Iterable[Document] | str | Path | None = None,
@@ -72,6 +73,9 @@ def train_dense(
             model, or a function from the model to a loss, such as the class of a loss. Rows and scores are then given
             to the loss as they are. None chooses a loss for each data set (`hybridsearch.training.losses`). Before
             training, each choice and its reason are printed on stderr, unless `show_progress_bar` is False.
+        guide: Dense model (loaded, or its folder or name) for the losses "gist" and "cached-gist" (Solatorio,
+            arXiv:2402.16829), and only for them. A text of the batch that it finds nearer to the query than the
+            positive is not a negative.
         hard_negatives: Number of hard negatives to mine for each pair. They are drawn at random from ranks 6 to 40 of
             BM25 together with the model. None mines nothing.
         teacher: Model whose scores the student learns: a cross-encoder or anything else that `add_teacher_scores`
@@ -120,9 +124,10 @@ def train_dense(
     steps.choose_losses(trained)
     steps.fit(
         trained,
-        steps.build_losses(trained, matryoshka_dims=matryoshka_dims),
+        steps.build_losses(trained, matryoshka_dims=matryoshka_dims, guide=_load_guide(guide, trust_remote_code)),
         steps.dev_evaluator(),
         {
+            "guide": name_of(guide),
             "matryoshka_dims": None if matryoshka_dims is None else list(matryoshka_dims),
             "lora": None if lora is None else lora.to_dict(),
             "pooling": pooling,
@@ -179,6 +184,15 @@ def load_model(
     if name := _hub_name(model):
         loaded.model_card_data.base_model = name
     return loaded
+
+
+def _load_guide(guide: str | Path | SentenceTransformer | None, trust_remote_code: bool) -> Any:
+    """The guide, frozen. None without one."""
+    if guide is None:
+        return None
+    with quiet():
+        loaded = LazyModel(guide, "SentenceTransformer", trust_remote_code=trust_remote_code).get()
+    return copy.deepcopy(loaded).requires_grad_(False).eval()
 
 
 def _hub_name(model: Any) -> str | None:

@@ -2,7 +2,7 @@
 
 `print(explain_losses("dense"))` shows the losses for a kind of model. sentence-transformers has these losses:
 
-    dense         losses for pairs, classes, labels, scores and tuples; the only cached loss is cached-mnr
+    dense         losses for pairs, classes, labels, scores, tuples and single texts
     sparse        the same losses without softmax, so no loss for classes; also cached-margin-mse and cached-kl
     CSR           the losses of sparse models without the cached losses, which work with SpladeLoss only
     reranker      binary cross-entropy, MSE, cross-entropy for classes, losses on tuples, and losses on whole lists
@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -38,8 +39,11 @@ _CACHED = "works as the loss without 'cached', and encodes mini_batch_size texts
 _ORDER = "learns the order of the scores, on any scale"
 _TEACHER = "learns the teacher's margins between the positive and each negative"
 
+_GIST = "works as mnr, without the negatives that the guide finds nearer than the positive"
+
 _EMBEDDING_LOSSES: dict[Kind, dict[str, str]] = {
     Kind.TEXTS: {},
+    Kind.CLASSED_TEXTS: {},
     Kind.EMBEDDED: {"mse": "brings the embeddings of the student close to the embeddings of the teacher"},
     Kind.PAIRS: {"mnr": _RANKING, "cached-mnr": _CACHED},
     Kind.CLASSED: {},
@@ -70,10 +74,20 @@ _EMBEDDING_LOSSES: dict[Kind, dict[str, str]] = {
 _LOSSES: dict[ModelKind, dict[Kind, dict[str, str]]] = {
     "dense": {
         **_EMBEDDING_LOSSES,
+        Kind.TEXTS: {"tsdae": "deletes 60% of the tokens of a text, and a decoder restores it from the embedding"},
+        Kind.CLASSED_TEXTS: {
+            "batch-hard": "brings the farthest text of the class nearer than the nearest text of another class",
+            "batch-semi-hard": "does this with texts of other classes that are farther than the text of the class",
+            "batch-all": "does this with all triplets of a batch that are not yet apart by the margin",
+            "batch-hard-soft-margin": "works as batch-hard, without a margin to set",
+        },
+        Kind.PAIRS: {**_EMBEDDING_LOSSES[Kind.PAIRS], "gist": _GIST, "cached-gist": _CACHED},
         Kind.CLASSED: {"softmax": "a classifier predicts the class from the two embeddings"},
         Kind.TUPLES: {
             **_EMBEDDING_LOSSES[Kind.TUPLES],
             "angle": "scores the positive 1 and each negative 0, and works as cosent with angles",
+            "gist": _GIST,
+            "cached-gist": _CACHED,
         },
         Kind.SCORED_TUPLES: {"kl": _EMBEDDING_LOSSES[Kind.SCORED_TUPLES]["kl"], "margin-mse": _TEACHER},
     },
@@ -88,6 +102,7 @@ _LOSSES: dict[ModelKind, dict[Kind, dict[str, str]]] = {
     "reranker": {
         Kind.TEXTS: {},
         Kind.EMBEDDED: {},
+        Kind.CLASSED_TEXTS: {},
         Kind.PAIRS: {"mnr": _RANKING, "cached-mnr": _CACHED},
         Kind.CLASSED: {"cross-entropy": "trains one output for each class"},
         Kind.LABELLED: {"bce": "takes the score as the probability of label 1", "mse": "brings the score to the label"},
@@ -122,8 +137,12 @@ _COMPARED = {Kind.SCORED_TUPLES: ("margin-mse", "kl"), Kind.LISTS: ("list-net",)
 _BOUNDS = {"bce": (0, 1), "cosine": (-1, 1)}
 """The least and greatest score of a pair for losses that take scores as probabilities or cosines."""
 
-_WITHOUT_MATRYOSHKA = ("softmax", "SoftmaxLoss", "MatryoshkaLoss", "Matryoshka2dLoss")
+_WITHOUT_MATRYOSHKA = ("softmax", "SoftmaxLoss", "tsdae", "MatryoshkaLoss", "Matryoshka2dLoss")
 """Losses that need embeddings of one size, such as the classifier of softmax, or have several sizes already."""
+
+_GUIDED = ("gist", "cached-gist")
+_OF_CLASSES = ("batch-hard", "batch-semi-hard", "batch-all", "batch-hard-soft-margin")
+_DELETED = 0.6
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +186,10 @@ def choose_loss(model_kind: ModelKind, data: TrainingData, asked: str | None = N
     fitting = {name: what for name, what in _table(model_kind)[data.kind].items() if not _obstacle(name, data)}
     asked = asked or data.loss
     if not fitting:
-        why = _NO_SOFTMAX if data.kind is Kind.CLASSED and model_kind == "sparse" else ""
+        obstacles = [_obstacle(name, data) for name in _table(model_kind)[data.kind]]
+        why = f", because the data {obstacles[0]}" if obstacles else ""
+        if data.kind is Kind.CLASSED and model_kind == "sparse":
+            why = _NO_SOFTMAX
         raise _misfit(
             f"{data.name!r} holds {data.kind.value}. No loss trains a {model_kind} model on them{why}", model_kind
         )
@@ -273,6 +295,7 @@ def build_loss(
     data: TrainingData,
     *,
     loss: torch.nn.Module | None = None,
+    guide: Any = None,
     matryoshka_dims: Sequence[int] | None = None,
     mini_batch_size: int | None = None,
     architecture: Architecture | None = None,
@@ -287,6 +310,7 @@ def build_loss(
         data: Training data.
         loss: Loss of the user, which takes the place of the chosen one. It is wrapped like the chosen one for sparse
             models and for `matryoshka_dims`. None makes the chosen loss.
+        guide: SentenceTransformer that says which texts of a batch are no negatives, for "gist" and "cached-gist" only.
         matryoshka_dims: Numbers of dimensions to which embeddings may later be cut, for dense models only. The full
             number is added. None trains the full number only.
         mini_batch_size: Number of texts or pairs that the cached losses and the losses on lists encode at a time. None
@@ -314,24 +338,41 @@ def build_loss(
     if choice.model_kind == "sparse":
         weights = (document_regularizer_weight, query_regularizer_weight)
         return _sparse_loss(choice, model, loss, size, architecture or "splade", weights)
+    if guide is not None and choice.name not in _GUIDED:
+        raise InvalidArgumentError(
+            f"guide is only for the losses {' and '.join(_GUIDED)}, but {data.name!r} has {choice.name!r}. Set loss, "
+            "or leave guide out."
+        )
     if loss is None:
-        loss = _dense_loss(choice, model, data, size)
+        loss = _dense_loss(choice, model, data, size, guide)
     return loss if matryoshka_dims is None else _matryoshka(choice, model, loss, matryoshka_dims)
 
 
-def _dense_loss(choice: Choice, model: Any, data: TrainingData, mini_batch_size: int) -> torch.nn.Module:
+def _dense_loss(choice: Choice, model: Any, data: TrainingData, mini_batch_size: int, guide: Any) -> torch.nn.Module:
     from sentence_transformers import util
     from sentence_transformers.sentence_transformer import losses
+
+    from hybridsearch.training.models.denoising import denoising_loss
 
     if choice.name == "mse" and (size := len(data.rows[0]["label"])) != model.get_embedding_dimension():
         raise InvalidArgumentError(
             f"The embeddings of {data.name!r} have {size} dimensions, but the embeddings of the model have "
             f"{model.get_embedding_dimension()}. Take a teacher with as many, or reduce its embeddings by PCA."
         )
+    if choice.name in _GUIDED and guide is None:
+        raise InvalidArgumentError(f"The loss {choice.name!r} needs a guide. Give the folder or name of a dense model.")
     similarity = util.pairwise_cos_sim if _compares_by_cosine(model) else util.pairwise_dot_score
+    distance = losses.BatchHardTripletLossDistanceFunction.cosine_distance
     make: Mapping[str, Callable[[], torch.nn.Module]] = {
         "mnr": lambda: losses.MultipleNegativesRankingLoss(model),
         "cached-mnr": lambda: losses.CachedMultipleNegativesRankingLoss(model, mini_batch_size=mini_batch_size),
+        "gist": lambda: losses.GISTEmbedLoss(model, guide),
+        "cached-gist": lambda: losses.CachedGISTEmbedLoss(model, guide, mini_batch_size=mini_batch_size),
+        "tsdae": lambda: denoising_loss(model, _DELETED),
+        "batch-hard": lambda: losses.BatchHardTripletLoss(model, distance, _COSINE_MARGIN),
+        "batch-semi-hard": lambda: losses.BatchSemiHardTripletLoss(model, distance, _COSINE_MARGIN),
+        "batch-all": lambda: losses.BatchAllTripletLoss(model, distance, _COSINE_MARGIN),
+        "batch-hard-soft-margin": lambda: losses.BatchHardSoftMarginTripletLoss(model, distance),
         "triplet": lambda: losses.TripletLoss(model, losses.TripletDistanceMetric.COSINE, _COSINE_MARGIN),
         "cosent": lambda: losses.CoSENTLoss(model),
         "angle": lambda: losses.AnglELoss(model),
@@ -470,8 +511,12 @@ def _table(model_kind: ModelKind) -> dict[Kind, dict[str, str]]:
 def _obstacle(name: str, data: TrainingData) -> str:
     """Why a loss that fits the kind of data does not fit this data; "" if it does fit."""
     negatives = sum(column.startswith("negative_") for column in data.inputs)
-    if name == "triplet" and data.kind is Kind.TUPLES and negatives > 1:
+    if name in ("triplet", "gist") and data.kind is Kind.TUPLES and negatives > 1:
         return f"has {negatives} negatives a row, but the loss takes one"
+    if name in _OF_CLASSES:
+        sizes = Counter(data.rows["label"])
+        if sum(size > 1 for size in sizes.values()) < 2:
+            return "does not have two classes with at least two texts each"
     if name.removeprefix("cached-") == "kl" and data.kind is Kind.SCORED_TUPLES:
         scores = len(data.rows[0]["label"])
         if scores == negatives:

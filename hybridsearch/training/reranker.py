@@ -17,6 +17,7 @@ from hybridsearch.evaluation.pipeline import Pipeline
 from hybridsearch.messages import number_of
 from hybridsearch.search import HybridSearch
 from hybridsearch.training.data import Kind, TrainingData
+from hybridsearch.training.data.lists import grouped
 from hybridsearch.training.distill import Teacher
 from hybridsearch.training.loss_objects import LossObject
 from hybridsearch.training.losses import count_classes
@@ -127,13 +128,14 @@ def shape_for(data: TrainingData, loss: str | None) -> TrainingData:
     """Turn tuples into the labelled pairs or lists that a loss takes, and leave all other data as they are.
 
     A text that is a positive of a query in any row is never a negative of this query. Each text of a query comes once.
+    For a loss on lists, labelled or scored pairs of the same query become one list.
 
     Args:
         data: Training data of any kind.
         loss: Name of the loss. None leaves the data as they are.
 
     Returns:
-        Labelled pairs for "bce" and "mse", lists for the losses on lists, and otherwise `data`.
+        Labelled pairs of tuples for "bce" and "mse", lists for the losses on lists, and otherwise `data`.
 
     >>> columns = {"anchor": ["q", "q"], "positive": ["a", "b"], "negative_1": ["x", "a"]}
     >>> data = TrainingData.from_columns(Kind.TUPLES, columns)
@@ -142,6 +144,8 @@ def shape_for(data: TrainingData, loss: str | None) -> TrainingData:
     >>> shape_for(data, "lambda").rows.to_dict()
     {'query': ['q'], 'docs': [['a', 'b', 'x']], 'labels': [[1.0, 1.0, 0.0]]}
     """
+    if data.kind in (Kind.LABELLED, Kind.SCORED) and loss in _OF_LISTS:
+        return grouped(data)
     if data.kind is not Kind.TUPLES or loss not in (*_OF_PAIRS, *_OF_LISTS):
         return data
     grades: dict[str, dict[str, int]] = {}

@@ -408,8 +408,6 @@ def test_a_text_that_is_none_is_one_error_with_its_row(answer: object, message: 
         ({"label": 1}, {"label": [1, 2]}, "row 2: the column 'label' is a list, but a pair has one label"),
         ({"label": 1}, {}, "row 2: the column 'label' is missing"),
         ({}, {"note": "x"}, "row 2: the row has the field 'note', but the first row does not"),
-        ({"negatives": ["x"]}, {"negatives": ["x", "y"]}, "row 2: the row has 4 texts, but the rows before have 3"),
-        ({"negatives": ["x"]}, {"negatives": []}, "row 2: the column 'negatives' is an empty list"),
         (
             {"negative": "x", "score": [1, 2]},
             {"negative": "x", "score": [1, 2, 3]},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import re
 from dataclasses import replace
@@ -37,6 +38,7 @@ def data_of(kind: Kind, negatives: int = 1, dimensions: int = 32) -> TrainingDat
     columns: dict[Kind, dict[str, Any]] = {
         Kind.TEXTS: {"text": QUERIES},
         Kind.EMBEDDED: {"text": QUERIES, "label": [[0.1] * dimensions] * 4},
+        Kind.CLASSED_TEXTS: {"text": QUERIES, "label": [0, 0, 1, 1]},
         Kind.PAIRS: pairs,
         Kind.CLASSED: pairs | {"label": [0, 1, 2, 1]},
         Kind.LABELLED: {"anchor": QUERIES, "positive": QUERIES[:1] + ANSWERS[1:], "label": [0, 1, 1, 1]},
@@ -116,7 +118,8 @@ def test_a_loss_that_the_table_has_takes_a_step_in_the_trainer(
 ) -> None:
     trainer = trainers["classifier" if name == "cross-entropy" else model_kind]
     data = data_of(kind, dimensions=len(trainer.model.tokenizer) if model_kind == "sparse" else 32)
-    loss = build_loss(choose_loss(model_kind, data, name), trainer.model, data, mini_batch_size=2)
+    guide = copy.deepcopy(trainer.model).requires_grad_(False) if "gist" in name else None
+    loss = build_loss(choose_loss(model_kind, data, name), trainer.model, data, mini_batch_size=2, guide=guide)
     assert math.isfinite(one_step(trainer, data, loss))
 
 

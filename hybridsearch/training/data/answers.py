@@ -23,14 +23,14 @@ def questions_of(data: TrainingData) -> Iterator[Question]:
     """
     if data.kind in _ABOUT_PAIRS:
         yield from (pair(*texts) for texts in zip(data.rows["anchor"], data.rows["positive"], strict=True))
-    elif data.kind not in (Kind.TEXTS, Kind.EMBEDDED):
+    elif data.kind not in (Kind.TEXTS, Kind.EMBEDDED, Kind.CLASSED_TEXTS):
         yield from map(normalized, data.rows[data.inputs[0]])
 
 
 def asks(data: TrainingData, *, pairs: bool) -> Iterator[set[Question]]:
     """For each row, the questions whose answer it teaches: its anchor, and with `pairs` also its pairs of texts.
 
-    The question of a text with an embedding is the text. A single text has no question.
+    The question of a text with an embedding or a class is the text. A single text has no question.
     """
     if data.kind is Kind.TEXTS:
         yield from (set() for _ in range(len(data)))

@@ -16,17 +16,19 @@ NAMES: dict[str, tuple[str, ...]] = {
         "anchor", "query", "question", "premise", "sentence1", "sentence_1", "sentence_a", "text1", "text_1", "text_a",
     ),
     "positive": (
-        "positive", "pos", "answer", "passage", "document", "response", "hypothesis",
+        "positive", "positives", "positive_passages", "pos", "answer", "passage", "document", "response", "hypothesis",
         "sentence2", "sentence_2", "sentence_b", "text2", "text_2", "text_b",
     ),
-    "negative": ("negative", "negatives", "neg", "hard_negative"),
+    "negative": ("negative", "negatives", "negative_passages", "neg", "hard_negative", "hard_negatives"),
     "text": ("text", "sentence", "content", "contents"),
     "docs": ("docs", "documents", "passages", "candidates"),
     "label": ("label", "labels", "gold_label"),
     "class": ("class", "classes"),
     "score": ("score", "scores", "similarity", "similarity_score", "relatedness", "relatedness_score"),
+    "positive_scores": ("positive_scores", "pos_scores"),
+    "negative_scores": ("negative_scores", "neg_scores"),
     "embedding": ("embedding", "embeddings", "teacher_embedding"),
-    "query_id": ("query_id", "qid"),
+    "query_id": ("query_id", "qid", "question_id"),
     "document_id": ("document_id", "doc_id", "docid", "corpus_id", "passage_id"),
 }  # fmt: skip
 """Names by which the column of each role is recognised, also in upper case, with - for _, or negatives with numbers."""
@@ -35,6 +37,7 @@ IDS = ("query_id", "document_id")
 """Roles that are kept beside the rows and are not given to the model."""
 
 _TARGETS = ("label", "class", "score", "embedding")
+_SCORES = ("positive_scores", "negative_scores")
 _NUMBERED = re.compile(r"(negative|hard_negative|neg)_?(\d+)")
 _WAY_OUT = (
     "Name the columns to use with columns={'anchor': '...', 'positive': '...'} (--columns anchor=...,positive=...). "
@@ -54,6 +57,7 @@ class Roles:
         negatives: Columns of the negatives, in order.
         target: Column of labels, classes, scores or embeddings, or None.
         target_role: Role of the target: "label", "class", "score" or "embedding", or "" without a target.
+        scores: Columns with the scores of the positives and of the negatives.
         ids: Columns that are kept beside the rows, as pairs of new name and column name.
     """
 
@@ -64,6 +68,7 @@ class Roles:
     negatives: tuple[str, ...] = ()
     target: str | None = None
     target_role: str = ""
+    scores: tuple[str, ...] = ()
     ids: tuple[tuple[str, str], ...] = ()
 
     @property
@@ -124,12 +129,19 @@ def find_roles(columns: Sequence[str], mapping: Mapping[str, str] | None, ignore
 
 
 def _assembled(roles: dict[str, str], columns: Sequence[str]) -> Roles:
+    if "anchor" in roles and "text" in roles and "positive" not in roles:
+        roles = {"positive" if role == "text" else role: column for role, column in roles.items()}
     targets = [role for role in _TARGETS if role in roles]
-    if len(targets) > 1:
+    scores = [role for role in _SCORES if role in roles]
+    if len(targets) > 1 or (targets and scores):
+        targets += scores
         raise InvalidArgumentError(
             f"The columns {listed([roles[role] for role in targets])} could each be the label. {_WAY_OUT}."
         )
-    negatives = sorted((role for role in roles if role.startswith("negative")), key=lambda role: int(role[9:] or 1))
+    negatives = sorted(
+        (role for role in roles if role.startswith("negative") and role not in _SCORES),
+        key=lambda role: int(role[9:] or 1),
+    )
     ids = [(role, column) for role, column in roles.items() if role in IDS]
     target = targets[0] if targets else ""
     found = Roles(
@@ -140,6 +152,7 @@ def _assembled(roles: dict[str, str], columns: Sequence[str]) -> Roles:
         tuple(roles[role] for role in negatives),
         roles.get(target),
         target,
+        tuple(roles[role] for role in scores),
         tuple(ids),
     )
     pair = found.anchor is not None and found.positive is not None
@@ -178,7 +191,7 @@ def check_text(value: object, column: str, role: str, where: str) -> str:
                     f"{where}: {_called(column, role)} holds a lone surrogate, which is not valid Unicode. Remove it."
                 ) from None
         return value
-    raise DocumentError(f"{where}: {_called(column, role)} is {_kind_of(value)}. Give a text.")
+    raise DocumentError(f"{where}: {_called(column, role)} is {kind_of(value)}. Give a text.")
 
 
 def check_texts(value: object, column: str, role: str, where: str) -> list[str]:
@@ -187,7 +200,7 @@ def check_texts(value: object, column: str, role: str, where: str) -> list[str]:
     Raises DocumentError with the place if the value is another one or is empty.
     """
     if isinstance(value, str) or not isinstance(value, Sequence) or not value:
-        raise DocumentError(f"{where}: {_called(column, role)} is {_kind_of(value)}. Give a list of texts.")
+        raise DocumentError(f"{where}: {_called(column, role)} is {kind_of(value)}. Give a list of texts.")
     return [check_text(text, column, f"{role}, item {place}", where) for place, text in enumerate(value, 1)]
 
 
@@ -198,7 +211,7 @@ def check_number(value: object, column: str, where: str) -> float:
     """
     number = as_number(value)
     if number is None or not math.isfinite(number):
-        raise DocumentError(f"{where}: the column {column!r} is {_kind_of(value)}. Give a number.")
+        raise DocumentError(f"{where}: the column {column!r} is {kind_of(value)}. Give a number.")
     return number
 
 
@@ -210,7 +223,7 @@ def check_numbers(value: object, column: str, where: str) -> list[float]:
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, str) or not isinstance(value, Sequence) or not value:
-        raise DocumentError(f"{where}: the column {column!r} is {_kind_of(value)}. Give a list of numbers.")
+        raise DocumentError(f"{where}: the column {column!r} is {kind_of(value)}. Give a list of numbers.")
     return [check_number(number, column, where) for number in value]
 
 
@@ -254,7 +267,8 @@ def _called(column: str, role: str) -> str:
     return f"the column {column!r}" + ("" if column == role else f" ({role})")
 
 
-def _kind_of(value: object) -> str:
+def kind_of(value: object) -> str:
+    """A value in the words of an error: "empty", "missing (null)", "the text '...'"."""
     if value is None:
         return "missing (null)"
     if isinstance(value, str):

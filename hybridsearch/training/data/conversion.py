@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -12,8 +13,16 @@ import pyarrow as pa
 
 from hybridsearch.errors import DocumentError, InvalidArgumentError
 from hybridsearch.messages import number_of
-from hybridsearch.training.data.columns import Roles, check_numbers, check_text, check_texts, values_of
+from hybridsearch.training.data.columns import (
+    Roles,
+    check_number,
+    check_numbers,
+    check_text,
+    check_texts,
+    values_of,
+)
 from hybridsearch.training.data.labels import Labels, read_labels, triplets
+from hybridsearch.training.data.lists import Listed, grouped, read_scores, read_texts
 from hybridsearch.training.data.rows import Kind, TrainingData, columns_of
 from hybridsearch.training.data.tables import Table
 from hybridsearch.training.libraries import import_datasets
@@ -93,17 +102,20 @@ class _Reading:
     targets: list[Any] = field(default_factory=list)
     texts: _Columns = field(default_factory=_Columns)
     ids: _Columns = field(default_factory=_Columns)
+    listed: Listed | None = None  # rows with lists, if the first row has one
 
     def run(self) -> TrainingData:
         roles = self.roles
         used = [column for _, column in roles.texts]
         used += [column for column in (roles.docs, roles.target) if column is not None]
-        used += [column for _, column in roles.ids]
+        used += [*roles.scores, *(column for _, column in roles.ids)]
         most = None if self.limit is None else min(self.limit, sys.maxsize)  # the limit of islice
         for where, row in islice(values_of(self.table.rows(), used), most):
             self._add(where, dict(zip(used, row, strict=True)))
         if not self.count:
             raise InvalidArgumentError(f"The training data {self.table.name!r} has no rows. Give at least one row.")
+        if self.listed is not None:
+            return self._tuples(self.listed)
         if roles.target is None:
             return self._made(Kind.TEXTS if roles.text else Kind.TUPLES if roles.negatives else Kind.PAIRS)
         if isinstance(self.targets[0], list):
@@ -112,13 +124,12 @@ class _Reading:
 
     def _add(self, where: str, row: Mapping[str, Any]) -> None:
         roles = self.roles
-        fed: dict[str, Any] = {}
-        for role, column in roles.texts:
-            if role.startswith("negative_") and len(roles.negatives) == 1 and isinstance(row[column], list):
-                listed = check_texts(row[column], column, "negatives", where)
-                fed |= {f"negative_{number}": text for number, text in enumerate(listed, 1)}
-            else:
-                fed[role] = check_text(row[column], column, role, where)
+        if not self.count and self._has_lists(row):
+            self.listed = Listed()
+        if self.listed is not None:
+            self._add_listed(self.listed, where, row)
+            return
+        fed: dict[str, Any] = {role: check_text(row[column], column, role, where) for role, column in roles.texts}
         if roles.docs is not None:
             fed = {"query": fed["anchor"], "docs": check_texts(row[roles.docs], roles.docs, "docs", where)}
         if roles.target is not None:
@@ -127,10 +138,46 @@ class _Reading:
         self.copied = self.copied or list(fed.values()) != [row[column] for _, column in roles.texts]
         if self.copied:
             self.texts.add(fed, where)
-        self.ids.add(
-            {name: row[column] if row[column] is None else str(row[column]) for name, column in roles.ids}, where
-        )
+        self._add_ids(where, row)
+
+    def _add_ids(self, where: str, row: Mapping[str, Any]) -> None:
+        ids = {name: row[column] if row[column] is None else str(row[column]) for name, column in self.roles.ids}
+        self.ids.add(ids, where)
         self.count += 1
+
+    def _has_lists(self, row: Mapping[str, Any]) -> bool:
+        """Whether a row has lists of positives or negatives, passages with a title, or a score for each of both."""
+        roles = self.roles
+        if roles.positive is None or len(roles.negatives) > 1:
+            return False
+        columns = [roles.positive, *roles.negatives]
+        return bool(roles.scores) or any(isinstance(row[column], list | Mapping) for column in columns)
+
+    def _add_listed(self, listed: Listed, where: str, row: Mapping[str, Any]) -> None:
+        roles = self.roles
+        anchor = check_text(row[str(roles.anchor)], str(roles.anchor), "anchor", where)
+        positives = read_texts(row[str(roles.positive)], str(roles.positive), "positive", where)
+        negatives = [
+            text
+            for column in roles.negatives
+            for text in read_texts(row[column], column, "negative", where, may_be_empty=True)
+        ]
+        scored = roles.scores if roles.target is None else (roles.target,)
+        listed.add(where, anchor, positives, negatives, read_scores(row, scored, where))
+        self._add_ids(where, row)
+
+    def _tuples(self, listed: Listed) -> TrainingData:
+        """The tuples of rows with lists, or their pairs if no row has negatives."""
+        make = import_datasets().Dataset
+        made = listed.tuples()
+        ids = make(self.ids.table().take(pa.array(made.origins))) if self.roles.ids else None
+        width = made.columns.num_columns - 2
+        kind, columns = (Kind.TUPLES if width else Kind.PAIRS), made.columns
+        if made.scores:
+            kind = Kind.SCORED_TUPLES if width else Kind.SCORED
+            labels = pa.array(made.scores if width else [score for (score,) in made.scores])
+            columns = columns.append_column("label", labels)
+        return TrainingData(self.table.name, make(columns), kind, ids=ids, notes=made.notes)
 
     def _target(self, value: Any, column: str, fed: Mapping[str, Any], where: str) -> Any:
         """A list of floats if the rows need one, or else the label unchanged."""
@@ -142,7 +189,7 @@ class _Reading:
             one = not isinstance(value, list) and negatives == 1  # its margin
             scores, wanted = check_numbers([value] if one else value, column, where), (negatives + 1, negatives)
         elif "text" in fed:
-            return check_numbers(value, column, where)
+            return value if self._has_classes(value) else check_numbers(value, column, where)
         elif isinstance(value, list):
             raise DocumentError(f"{where}: the column {column!r} is a list, but a pair has one label. Give one value.")
         else:
@@ -154,6 +201,11 @@ class _Reading:
                 "to each negative."
             )
         return scores
+
+    def _has_classes(self, value: Any) -> bool:
+        """Whether the labels of single texts are classes, and not embeddings."""
+        named = self.roles.target_role in ("class", "label")
+        return named and not isinstance(value, list) and not hasattr(value, "tolist")
 
     def _with_lists(self, column: str) -> TrainingData:
         kind = Kind.LISTS if self.roles.docs else Kind.EMBEDDED if self.roles.text else Kind.SCORED_TUPLES
@@ -169,6 +221,10 @@ class _Reading:
         return self._made(kind, pa.array(self.targets, pa.list_(item)))
 
     def _with_labels(self, column: str) -> TrainingData:
+        if self.kind is Kind.LISTS:  # the labels are grades, on any scale
+            pairs = zip(self.targets, self.places, strict=True)
+            grades = [check_number(target, column, place) for target, place in pairs]
+            return grouped(self._made(Kind.SCORED, pa.array(grades, pa.float64())))
         meaning = None if self.kind is None else _MEANINGS.get(self.kind)
         if meaning is None and self.kind is not Kind.TUPLES and self.roles.target_role == "score":
             meaning = "score"
@@ -176,15 +232,24 @@ class _Reading:
             self.targets,
             self.places,
             column,
-            meaning=meaning,
+            meaning="class" if self.roles.text else meaning,
             names=(self.table.classes or {}).get(column),
             score_range=self.score_range,
             classes=self.roles.target_role == "class",
         )
         notes = (labels.note,) if labels.note else ()
+        if self.roles.text:
+            sizes = Counter(labels.values)
+            if alone := sum(size == 1 for value, size in sizes.items() if value is not None):
+                notes = (*notes, f"texts without another text of their class, which train nothing: {alone:,}")
+            return self._classed(Kind.CLASSED_TEXTS, labels, notes)
         if labels.nli and self.kind in (None, Kind.TUPLES):
             return self._triplets(labels, notes)
-        made = self._made(_KINDS[labels.meaning], pa.array(labels.values), notes)
+        return self._classed(_KINDS[labels.meaning], labels, notes)
+
+    def _classed(self, kind: Kind, labels: Labels, notes: tuple[str, ...]) -> TrainingData:
+        """The rows that have a label, with the names of the classes."""
+        made = self._made(kind, pa.array(labels.values), notes)
         kept = [place for place, value in enumerate(labels.values) if value is not None]
         if len(kept) < len(made):
             made = made.select(kept)

@@ -61,14 +61,22 @@ def read_training_data(
     Text files may be compressed. Columns are recognised by their names, in upper or lower case
     (`hybridsearch.training.data.columns.NAMES` has all names):
 
-    | role     | some of its names                             |
-    |----------|-----------------------------------------------|
-    | anchor   | anchor, query, question, premise, sentence1   |
-    | positive | positive, answer, passage, sentence2          |
-    | negative | negative, negative_1, negative_2, negatives   |
-    | label    | label, class, score                           |
+    | role     | some of its names                                              |
+    |----------|----------------------------------------------------------------|
+    | anchor   | anchor, query, question, premise, sentence1                    |
+    | positive | positive, pos, positive_passages, answer, passage, sentence2   |
+    | negative | negative, negative_1, negative_2, neg, negative_passages       |
+    | label    | label, class, score; or pos_scores and neg_scores              |
 
-    A negative may be a list of texts, of the same length in each row.
+    A column "text" or "sentence" beside an anchor is the positive.
+
+    Positives and negatives may be lists, of any length, as Tevatron and FlagEmbedding write them. An item is a text, or
+    a mapping with a text and perhaps a title. Let k be the number of negatives of the row that has the fewest, but at
+    least one. Each row becomes tuples of one positive and k negatives, until each of its texts is in one: positives and
+    negatives are taken in turn, and start again from the first. If no row has negatives, each positive makes a pair. A
+    row without negatives beside rows with negatives takes positives of the rows that follow. The notes say so.
+
+    With kind="lists", rows of a query, a text and a label become one list for each query, and keep their grades.
 
     The kind of the rows follows from the columns. A label of 0 and 1, or true and false, makes pairs with 0/1. Names,
     or the numbers 0, 1 and 2, make pairs with class. Numbers with a fraction, or a column named score, make pairs with
@@ -76,6 +84,9 @@ def read_training_data(
     of -1 mean no label, and their rows are left out. Scores on a larger scale (STS: 0 to 5, SICK: 1 to 5) become scores
     from 0 to 1. Pairs with the classes entailment, neutral and contradiction (NLI) become triplets of a premise, a text
     that it entails and a text that contradicts it. kind="pairs with class" keeps them as pairs.
+
+    A text with a class, or with a label that is a number, is a text with class. A text with a list of numbers is a text
+    with embedding.
 
     Args:
         source: Source of the rows, as in the table above.

@@ -27,6 +27,7 @@ class Kind(StrEnum):
     |---------------|-----------------------------------------------------------------------------------------|
     | TEXTS         | text                                                                                    |
     | EMBEDDED      | text, label: the teacher's embedding of the text, list of float                         |
+    | CLASSED_TEXTS | text, label: int, a ClassLabel if names are known                                       |
     | PAIRS         | anchor, positive                                                                        |
     | CLASSED       | anchor, positive (here: any other text), label: int, a ClassLabel if names are known    |
     | LABELLED      | anchor, positive (here: any other text), label: int, 0 or 1                             |
@@ -41,6 +42,7 @@ class Kind(StrEnum):
 
     TEXTS = "texts"
     EMBEDDED = "texts with embeddings"
+    CLASSED_TEXTS = "texts with class"
     PAIRS = "pairs"
     CLASSED = "pairs with class"
     LABELLED = "pairs with 0/1"
@@ -186,6 +188,7 @@ def columns_of(kind: Kind, negatives: int) -> list[str]:
     return {
         Kind.TEXTS: ["text"],
         Kind.EMBEDDED: ["text", "label"],
+        Kind.CLASSED_TEXTS: ["text", "label"],
         Kind.PAIRS: pair,
         Kind.CLASSED: [*pair, "label"],
         Kind.LABELLED: [*pair, "label"],

@@ -20,7 +20,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 from rich.table import Column
 from safetensors.torch import load_file, save_file
 from sentence_transformers.base.evaluation import BaseEvaluator
-from sentence_transformers.base.sampler import BatchSamplers, DefaultBatchSampler
+from sentence_transformers.base.sampler import BatchSamplers, DefaultBatchSampler, GroupByLabelBatchSampler
 from torch.utils.data import RandomSampler
 from transformers.trainer_callback import PrinterCallback
 
@@ -200,9 +200,13 @@ class _Careful:
     def get_batch_sampler(self, dataset: Any, batch_size: int, drop_last: bool, **options: Any) -> Any:
         """Draw labelled rows in random order, and other rows so that no text comes twice in a batch.
 
-        A text that comes twice would be its own negative. Both orders depend only on seed and epoch, so a resumed run
-        sees the same batches.
+        A text that comes twice would be its own negative. Of texts with a class, two of the same class come together.
+        All orders depend only on seed and epoch, so a resumed run sees the same batches.
         """
+        if dataset.column_names == ["text", "label"] and not hasattr(dataset.features["label"], "feature"):
+            if batch_size < 4 or batch_size % 2:
+                raise InvalidArgumentError(f"batch_size is {batch_size}. For texts with class, give 4, 6, 8 or so on.")
+            return GroupByLabelBatchSampler(dataset, batch_size, drop_last, **options)
         if not {"label", "labels"}.isdisjoint(dataset.column_names):
             random = RandomSampler(dataset, generator=options["generator"])
             return _Shuffled(random, batch_size=batch_size, drop_last=drop_last, **options)
@@ -229,7 +233,8 @@ class _Careful:
         loss: Any = self.loss  # type: ignore[attr-defined]
         losses = torch.nn.ModuleDict(loss if isinstance(loss, dict) else {"data": loss})
         of_model = {id(one) for one in self.model.parameters()}  # type: ignore[attr-defined]
-        return {name: one for name, one in losses.named_parameters() if id(one) not in of_model}
+        own = ((name, one) for name, one in losses.named_parameters() if id(one) not in of_model)
+        return {name: one for name, one in own if one.requires_grad}  # a guide is not trained
 
     def _load_best_model(self) -> None:
         """Load the best checkpoint or raise an error. The trainer would only log a failure and keep other weights."""
