@@ -1,6 +1,7 @@
 """Adapt models to SciFact, and measure them before, after, and together with BM25.
 
     python benchmarks/training.py [--recipes dense,sparse,...] [--seeds 0,1,2] [--output FOLDER] [--full] [--json]
+                                  [--generator MODEL --teacher MODEL]
 
 | recipe         | what is trained                                                                               |
 |----------------|-----------------------------------------------------------------------------------------------|
@@ -10,6 +11,9 @@
 | reranker       | a cross-encoder from all-MiniLM-L6-v2 on the same queries and 800 titles, over the first 50   |
 |                | documents of BM25 + all-MiniLM-L6-v2                                                          |
 | unsupervised   | all-MiniLM-L6-v2 on titles and sentences of the abstracts, without queries and judgements     |
+| gpl            | all-MiniLM-L6-v2 on three queries of --generator for each abstract, by MarginMSE with the     |
+|                | margins that --teacher gives to the abstract and a negative from ranks 1-50 of the hybrid     |
+| tsdae          | all-MiniLM-L6-v2 on the abstracts alone, which a decoder restores after tokens are deleted    |
 | nli            | all-MiniLM-L6-v2 on NLI triplets: Spearman's correlation on STS-B and SICK, before and after  |
 | decoder        | a small decoder language model with random weights, on the same triplets, by LoRA             |
 | steps          | nothing: seconds of one forward and backward pass of the SPLADE model over 32 abstracts, with |
@@ -128,6 +132,31 @@ def unsupervised(data: Path, output: Path, seed: int) -> Figures:
     return figures(hs.train_dense(MINILM, made.data, output, dev=made.dev, test=test, settings=settings))
 
 
+def gpl(data: Path, output: Path, seed: int, generator: str, teacher: str) -> Figures:
+    made = unsupervised_data(
+        data / "scifact",
+        MINILM,
+        "dense",
+        kinds=["generated"],
+        generator=generator,
+        teacher=teacher,
+        ranks=(1, 50),
+        seed=seed,
+    )
+    settings = hs.TrainingSettings(epochs=1, batch_size=32, learning_rate=2e-5, max_length=192, dropout=0, seed=seed)
+    test = hs.load_dataset(data / "scifact")
+    return figures(
+        hs.train_dense(MINILM, made.data, output, loss="margin-mse", dev=made.dev, test=test, settings=settings)
+    )
+
+
+def tsdae(data: Path, output: Path, seed: int) -> Figures:
+    made = unsupervised_data(data / "scifact", MINILM, "dense", texts=True, per_document=1, seed=seed)
+    settings = hs.TrainingSettings(epochs=1, batch_size=8, learning_rate=3e-5, max_length=192, dropout=0, seed=seed)
+    test = hs.load_dataset(data / "scifact")
+    return figures(hs.train_dense(MINILM, made.data, output, dev=made.dev, test=test, settings=settings))
+
+
 def nli(data: Path, output: Path, seed: int, model: str | Path = MINILM, **options: Any) -> Figures:
     """Spearman's correlation on each test set, before and after."""
     from sentence_transformers import SentenceTransformer
@@ -174,12 +203,14 @@ def steps(data: Path, output: Path, seed: int) -> Figures:
     return found
 
 
-RECIPES: dict[str, Callable[[Path, Path, int], Figures]] = {
+RECIPES: dict[str, Callable[..., Figures]] = {
     "dense": dense,
     "sparse": sparse,
     "inference-free": inference_free,
     "reranker": reranker,
     "unsupervised": unsupervised,
+    "gpl": gpl,
+    "tsdae": tsdae,
     "nli": nli,
     "decoder": decoder,
     "steps": steps,
@@ -192,17 +223,26 @@ def main() -> None:
         recipes={"default": "dense", "help": f"names with commas: {', '.join(RECIPES)}"},
         seeds={"default": "0,1,2", "help": "random seeds, with commas"},
         output={"type": Path, "help": "folder for the models. Default: do not keep them"},
+        generator={
+            "default": None,
+            "help": "language model that writes queries, for gpl",
+        },
+        teacher={"default": None, "help": "cross-encoder whose margins are learned, for gpl"},
     )
     recipes, seeds = options.recipes.split(","), [int(seed) for seed in options.seeds.split(",")]
     if unknown := [name for name in recipes if name not in RECIPES]:
         raise SystemExit(f"There is no recipe {unknown[0]!r}: there are {', '.join(RECIPES)}.")
+    more = {"gpl": {"generator": options.generator, "teacher": options.teacher}} if "gpl" in recipes else {}
+    if more and None in more["gpl"].values():
+        raise SystemExit("The recipe gpl needs --generator MODEL and --teacher MODEL.")
     data, results = data_folder(), {}
     with tempfile.TemporaryDirectory() as temporary:
         for recipe in recipes:
             runs = []
             for seed in seeds if options.full else seeds[:1]:
                 start = time.perf_counter()
-                found = RECIPES[recipe](data, (options.output or Path(temporary)) / f"{recipe}-{seed}", seed)
+                folder = (options.output or Path(temporary)) / f"{recipe}-{seed}"
+                found = RECIPES[recipe](data, folder, seed, **more.get(recipe, {}))
                 runs.append(found | {"all seconds": time.perf_counter() - start})
             rows = [(name, *spread([run[name] for run in runs if name in run])) for name in runs[0]]
             table(f"{recipe}, {len(runs)} seeds", ["", "mean", "standard deviation"], rows)

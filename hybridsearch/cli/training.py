@@ -168,7 +168,16 @@ def train(
         _of_unlabelled(
             "SOURCE",
             "Documents, as a file or folder, to train on without judgements. Queries are made from titles, headings "
-            "and sentences. Hard negatives are mined with BM25 and the model.",
+            "and sentences. Hard negatives are mined with BM25 and the model. With --loss tsdae the texts themselves "
+            "are trained on.",
+        ),
+    ] = None,
+    queries: Annotated[
+        str | None,
+        _of_unlabelled(
+            "KINDS",
+            "Kinds of queries that are made, with commas: title, generated, heading, sentence. The first are "
+            "preferred. Default: all.",
         ),
     ] = None,
     generator: Annotated[

@@ -47,7 +47,7 @@ _TRANSLATED = ("matryoshka_dims", "lora", "query_prompt", "document_prompt", "re
 
 _OF_A_SOURCE = ("columns", "ignore", "kind", "sql", "split", "subset", "score_range", "limit", "loss", "name")
 _OF_EACH_SOURCE = ("columns", "ignore", "rows", "sql", "split", "subset", "limit")
-_OF_PSEUDO = ("generator", "per_document", "limit")
+_OF_PSEUDO = ("queries", "generator", "per_document", "limit")
 _TEXTS = (
     "model", "output", "sql", "split", "subset", "test", "corpus", "unsupervised", "generator", "teacher", "loss",
     "guide", "rows", "pooling", "query_prompt", "document_prompt", "architecture", "regularizer_schedule", "retriever",
@@ -223,7 +223,9 @@ def _made(
         trust_remote_code=arguments.get("trust_remote_code", False),
         seed=arguments["settings"].seed,
         show_progress_bar=arguments["show_progress_bar"],
-        **{name: options[name] for name in _OF_PSEUDO if name in options},
+        texts=arguments.get("loss") == "tsdae",
+        kinds=_names("queries", options["queries"]) if "queries" in options else None,  # type: ignore[arg-type]
+        **{name: options[name] for name in _OF_PSEUDO if name in options and name != "queries"},
     )
     arguments.setdefault("dev", made.dev)
     arguments.setdefault("test", made.test)

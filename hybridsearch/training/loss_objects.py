@@ -65,6 +65,6 @@ def short_name(loss: torch.nn.Module) -> str:
 
 def facts_of(loss: torch.nn.Module) -> dict[str, Any]:
     """The class of a loss and those of its settings that JSON can hold, for the report and to resume a run."""
-    settings = getattr(loss, "get_config_dict", dict)()
+    settings: dict[str, Any] = getattr(loss, "get_config_dict", dict)()
     plain = {name: value for name, value in settings.items() if isinstance(value, str | int | float | bool)}
     return {"class": type(loss).__name__, **plain}

@@ -220,6 +220,15 @@ def test_a_raw_corpus_is_enough(collection: Path, tiny_dense: Path, tmp_path: Pa
     assert found["history"]["evaluations"]
 
 
+def test_the_texts_of_a_corpus_are_trained_on(collection: Path, tiny_masked: Path, tmp_path: Path) -> None:
+    result = invoke(
+        "train", "dense", "--unsupervised", collection / "corpus.jsonl", "--queries", "title", "--loss", "tsdae",
+        "--model", tiny_masked, "--output", tmp_path / "out", "--max-steps", 1, "--json",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "32 rows; tsdae for 'texts of documents' (texts)" in json.loads(result.stdout)["summary"]
+
+
 def test_a_teacher_scores_what_was_made_of_a_corpus(collection: Path, tiny_dense: Path, tmp_path: Path) -> None:
     result = invoke(
         "train", "dense", "--unsupervised", collection / "corpus.jsonl", "--teacher", "hybrid", "--model", tiny_dense,

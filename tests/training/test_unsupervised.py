@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 import hybridsearch as hs
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.training.data import Kind, read_training_data
+from hybridsearch.training.dense import train_dense
+from hybridsearch.training.settings import TrainingSettings
 from hybridsearch.training.unlabelled.unsupervised import Unsupervised, unsupervised_data
 
 pytest.importorskip("sentence_transformers", reason="pip install 'hybridsearch[training]'")
@@ -32,6 +35,7 @@ def made(long_corpus: list[hs.Document], tiny_dense: Path) -> Unsupervised:
 
 def test_rows_have_a_negative_that_is_not_the_answer(made: Unsupervised) -> None:
     assert made.data.kind is Kind.TUPLES
+    assert made.summary is not None
     assert len(made.data) == made.summary.rows > 50
     assert all(row["positive"] != row["negative_1"] for row in made.data.rows)
 
@@ -61,6 +65,7 @@ def test_the_same_seed_makes_the_same(made: Unsupervised, long_corpus: list[hs.D
 def test_what_was_made_is_said_and_kept(long_corpus: list[hs.Document], tiny_dense: Path, tmp_path: Path) -> None:
     made = unsupervised_data(long_corpus, tiny_dense, "dense", output=tmp_path / "made", show_progress_bar=False)
     assert made.data.notes[0] == 'title queries: 40, such as "Lift"'
+    assert made.summary is not None
     assert made.data.notes[-1] == f"mined {made.summary.title}"
     assert read_training_data(tmp_path / "made").rows.to_list() == made.data.rows.to_list()
 
@@ -71,6 +76,41 @@ def test_the_hybrid_can_be_the_teacher(long_corpus: list[hs.Document], tiny_dens
     )
     assert taught.data.kind is Kind.SCORED_TUPLES
     assert {len(label) for label in taught.data.rows["label"]} == {3}
+
+
+def test_a_generator_and_a_cross_encoder_make_the_margins_of_gpl(
+    long_corpus: list[hs.Document], tiny_dense: Path, tiny_reranker: Path, tmp_path: Path
+) -> None:
+    def ask(texts: Sequence[str]) -> list[list[str]]:
+        return [[f"What is {text.split()[0]}?", f"Tell me about {text.split()[0]}."] for text in texts]
+
+    made = unsupervised_data(
+        long_corpus, str(tiny_dense), "dense", kinds=["generated"], generator=ask, teacher=tiny_reranker,
+        ranks=(1, 30), show_progress_bar=False,
+    )  # fmt: skip
+
+    assert made.data.kind is Kind.SCORED_TUPLES
+    assert len(made.data) == 64  # two questions about each of 32 documents
+    texts = {one.content for one in long_corpus}
+    assert all(row["positive"] in texts and row["anchor"][:4] in ("What", "Tell") for row in made.data.rows)
+    scores = hs.CrossEncoderReranker(tiny_reranker)
+    row = made.data.rows[0]
+    documents = [hs.Document("p", row["positive"]), hs.Document("n", row["negative_1"])]
+    assert row["label"] == pytest.approx(scores.rerank([row["anchor"]], [documents])[0].tolist(), abs=1e-5)
+    settings = TrainingSettings(max_steps=1, batch_size=8)
+    result = train_dense(tiny_dense, made.data, tmp_path / "out", loss="margin-mse", dev=made.dev, settings=settings)
+    assert "margin-mse for 'pseudo-queries' (tuples with scores)" in result.summary
+
+
+def test_the_texts_themselves_are_trained_on_without_those_that_are_held_out(
+    long_corpus: list[hs.Document], tiny_dense: Path
+) -> None:
+    made = unsupervised_data(long_corpus, tiny_dense, "dense", texts=True, limit=20, show_progress_bar=False)
+    assert (made.data.kind, len(made.data), made.summary) == (Kind.TEXTS, 20, None)
+    held = {id for part in (made.dev, made.test) for id in part.queries}
+    allowed = {one.content for one in long_corpus if one.id not in held}
+    assert len(allowed) == 32
+    assert set(made.data.rows["text"]) <= allowed
 
 
 @pytest.mark.parametrize(("kind", "rows"), [("sparse", Kind.TUPLES), ("reranker", Kind.LABELLED)])

@@ -13,7 +13,7 @@ from sentence_transformers.sentence_transformer.losses import DenoisingAutoEncod
 from hybridsearch.errors import InvalidArgumentError
 
 
-class Denoising(torch.nn.Module):
+class Denoising(torch.nn.Module):  # type: ignore[misc]
     """Delete tokens of each text at random, and let `loss` restore the text from the embedding of the rest.
 
     Other tokens are deleted each time. The tokens that mark the ends of a text stay, and so does at least one other

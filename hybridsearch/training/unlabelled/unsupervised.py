@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,13 +20,13 @@ from hybridsearch.evaluation.datasets import Dataset
 from hybridsearch.messages import number_of
 from hybridsearch.readers import read_documents
 from hybridsearch.search import HybridSearch
-from hybridsearch.training.data import TrainingData
+from hybridsearch.training.data import Kind, TrainingData
 from hybridsearch.training.data.mined import Format, MiningSummary
 from hybridsearch.training.distill import Teacher, add_teacher_scores
 from hybridsearch.training.negatives.mining import mine_hard_negatives
 from hybridsearch.training.runs.record import has_several_processes
 from hybridsearch.training.settings import ModelKind
-from hybridsearch.training.unlabelled.pseudo import Generator, pseudo_queries
+from hybridsearch.training.unlabelled.pseudo import Generator, QueryKind, pseudo_queries
 
 HELD_OUT = 100
 """Largest number of documents that are held out for dev, and as many for test. Of fewer than 1,000, a tenth is."""
@@ -43,13 +43,13 @@ class Unsupervised:
         data: Data to train on. The notes have the numbers of queries and negatives.
         dev: Data set that chooses the best checkpoint.
         test: Data set that measures the result.
-        summary: Counts of the mining.
+        summary: Counts of the mining, or None if nothing was mined.
     """
 
     data: TrainingData
     dev: Dataset
     test: Dataset
-    summary: MiningSummary
+    summary: MiningSummary | None
 
 
 def unsupervised_data(
@@ -57,10 +57,13 @@ def unsupervised_data(
     model: str | Path,
     kind: ModelKind,
     *,
+    kinds: Sequence[QueryKind] | None = None,
     generator: Generator | str | Path | None = None,
     per_document: int = 3,
+    texts: bool = False,
     teacher: Teacher | str | Path | None = None,
     hard_negatives: int = 1,
+    ranks: tuple[int, int] = (6, 40),
     output: str | Path | None = None,
     limit: int | None = None,
     trust_remote_code: bool = False,
@@ -69,20 +72,27 @@ def unsupervised_data(
 ) -> Unsupervised:
     """Make training data of documents that have no queries and no judgements.
 
+    With `kinds=["generated"]`, a generator and a cross-encoder as the teacher, these are the data of GPL (Wang et al.,
+    arXiv:2112.07577): train on them by the loss "margin-mse".
+
     Args:
         corpus: Documents, or anything that `hs.read_documents` reads. They are read several times.
         model: Model that will be trained: a folder or a name. A dense or sparse model also searches for negatives,
             together with BM25, fused by RRF.
         kind: Kind of the model: "dense", "sparse" or "reranker".
+        kinds: Kinds of queries, as in `hybridsearch.training.unlabelled.pseudo.pseudo_queries`.
         generator: Generator of queries, as in `hybridsearch.training.unlabelled.pseudo.pseudo_queries`.
         per_document: Largest number of queries of a document.
+        texts: Whether to train on the texts of the documents themselves, by the loss "tsdae". Then queries are made
+            only for dev and test, and nothing is mined or scored.
         teacher: Teacher that scores the texts, as in `hybridsearch.training.distill.add_teacher_scores`, or "hybrid"
             for the search that negatives are mined from. None trains on labels only: the text that a query was made of
             is relevant.
-        hard_negatives: Number of hard negatives of each pseudo-query, from ranks 6 to 40.
+        hard_negatives: Number of hard negatives of each pseudo-query.
+        ranks: First and last rank of the search that hard negatives come from.
         output: Folder for the pseudo-queries and their negatives, as in `mine_hard_negatives`. None keeps them in
             memory.
-        limit: Largest number of pseudo-queries to train on, drawn at random. None takes all.
+        limit: Largest number of pseudo-queries or texts to train on, drawn at random. None takes all.
         trust_remote_code: Whether code in the folder of `model` may run.
         seed: Seed of the pseudo-queries, the negatives and the held-out documents.
         show_progress_bar: Whether progress bars are shown. None shows them only in a terminal.
@@ -112,11 +122,20 @@ def unsupervised_data(
         )
     documents = read_documents(corpus) if isinstance(corpus, str | Path) else list(corpus)
     made = pseudo_queries(
-        documents, generator=generator, per_document=per_document, seed=seed, show_progress_bar=show_progress_bar
+        documents,
+        kinds=kinds,
+        generator=generator,
+        per_document=per_document,
+        seed=seed,
+        show_progress_bar=show_progress_bar,
     )
     train, dev, test = _hold_out(made, documents, seed)
+    if texts:
+        train = _texts(documents, {id for part in (dev, test) for id in part.queries})
     if limit is not None and whole_number("limit", limit) < len(train):
         train = train.select(sorted(random.Random(seed).sample(range(len(train)), limit)))  # noqa: S311
+    if texts:
+        return Unsupervised(train, dev, test, None)
     encoders: dict[str, Encoder] = {"bm25": BM25(), **_encoder(model, kind, trust_remote_code)}
     with HybridSearch(encoders) as search:
         search.index(documents, show_progress_bar=show_progress_bar)
@@ -124,6 +143,7 @@ def unsupervised_data(
             train,
             search,
             per_query=hard_negatives,
+            ranks=ranks,
             sampling="random",
             seed=seed,
             output_format=_output_format(kind, hard_negatives, teacher),
@@ -159,6 +179,12 @@ def _hold_out(pairs: TrainingData, documents: Iterable[Document], seed: int) -> 
         for name, part in (("dev", held[:count]), ("test", held[count:]))
     )
     return train, dev, test
+
+
+def _texts(documents: Iterable[Document], held: Collection[str]) -> TrainingData:
+    """The texts of all documents that are not held out and not empty."""
+    kept = [one.content for one in documents if one.id not in held and one.content.strip()]
+    return TrainingData.from_columns(Kind.TEXTS, {"text": kept}, name="texts of documents")
 
 
 def _collection(name: str, pairs: TrainingData, chosen: Mapping[str, int], documents: Iterable[Document]) -> Dataset:
