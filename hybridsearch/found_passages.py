@@ -55,9 +55,12 @@ class FoundPassages:
 
     def read(self, id: str, passages: int = 1) -> Document:
         """The document as a reranker reads it: its best passages in the order of the text, with their headings."""
-        document = self._documents[id]
-        best = self.of(id)[:passages] if self._any else ()
-        return with_passages(document, [(one.start, one.end) for one in best]) if best else document
+        document, spans = self._documents[id], self.spans(id, passages)
+        return with_passages(document, spans) if spans else document
+
+    def spans(self, id: str, passages: int = 1) -> list[tuple[int, int]]:
+        """The spans of the document's best passages, which `read` reads. Empty if it reads the whole document."""
+        return [(one.start, one.end) for one in self.of(id)[:passages]] if self._any else []
 
     def row_of_best(self, id: str, passages: PassageSpans, document: int) -> int:
         """The row of the document's best passage in `passages`. It is the first passage if none was found."""

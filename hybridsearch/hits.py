@@ -12,7 +12,7 @@ from hybridsearch.documents import Document
 from hybridsearch.errors import BackendError, HybridSearchError
 from hybridsearch.fusion.fused import Fused, FusedHit, RetrieverHit
 from hybridsearch.messages import number_of, visible
-from hybridsearch.rerank import Likeness
+from hybridsearch.rerank import Likeness, TokenMatch
 from hybridsearch.selection import Candidate
 from hybridsearch.snippets import Finder, Highlight, Snippet, make_snippet
 from hybridsearch.tables import Grid, Marked, as_text, import_pandas
@@ -123,6 +123,8 @@ class Explanation:
         fused_score: Score after fusion. None if no retriever has the document in its ranking.
         reranker_score: Score that the reranker gave. None if the document was not reranked.
         rank: Final rank, from 1. None if no retriever has the document in its ranking.
+        matches: Token of the document that is most similar to each token of the query, for a late-interaction reranker.
+            Empty without one, and if the document was not reranked.
         passages: Passages of the document that were found, best first. Empty for an index without passages.
         boosts: Factor that each boost gave the score, by the boost's name.
         likeness: Most similar hit that MMR put before this hit. None without MMR.
@@ -147,6 +149,7 @@ class Explanation:
     group: Any = None
     grouped: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    matches: tuple[TokenMatch, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Convert the explanation to a dict that JSON can hold."""
@@ -162,6 +165,7 @@ class Explanation:
             "terms": {name: dict(terms) for name, terms in self.terms.items()},
             **_passages_to_dict(self.passages),
             **_selected_to_dict(self),
+            **({"matches": [asdict(one) for one in self.matches]} if self.matches else {}),
             **({"notes": list(self.notes)} if self.notes else {}),
         }
 
@@ -199,6 +203,11 @@ class Explanation:
             yield f"  {name}: {place}"
             if terms := self.terms.get(name):
                 yield "    " + ", ".join(f"{term} {weight:.3f}" for term, weight in terms.items())
+        if self.matches:
+            sums: dict[tuple[str, str], float] = {}  # by words, which have several tokens
+            for one in self.matches:
+                sums[one.query, one.document] = sums.get((one.query, one.document), 0.0) + one.weight
+            yield "  reranker: " + ", ".join(f"{ours} ~ {theirs} {sum:.3f}" for (ours, theirs), sum in sums.items())
         yield from (f"  Note: {note}" for note in self.notes)
 
 
@@ -282,9 +291,10 @@ class Hit:
         """Spans of `document.text` that the retrievers found, in order.
 
         For BM25 they are the words whose terms matched. For a sparse model they are also the words that give a
-        dimension of the query its largest weight, and for a dense model the sentence that is nearest to the query. The
-        spans are in the best passage if the index has passages. The models of sparse and dense retrievers read the
-        texts of up to 10 hits together when the highlights of one of them are first read.
+        dimension of the query its largest weight, and for a dense model the sentence that is nearest to the query. For
+        a late-interaction reranker they are the words that match words of the query. All spans are in the best passage
+        if the index has passages, and those of a reranker in the passages that it read. Models read the texts of up to
+        10 hits when the highlights of one of them are first read.
 
         Raises:
             BackendError: The hit was copied or unpickled, so it does not know its index.

@@ -31,7 +31,7 @@ from hybridsearch.fusion.fused import Fused, FusedHit
 from hybridsearch.hits import Explanation, Hit, Results, make_hits
 from hybridsearch.messages import number_of
 from hybridsearch.ranking import EMPTY, Ranking
-from hybridsearch.rerank import Reranker, score_pairs, similarities
+from hybridsearch.rerank import Reranker, TokenMatch, score_pairs, similarities
 from hybridsearch.selection import Candidate, Selection
 from hybridsearch.side_by_side import in_a_thread, in_tasks, in_threads
 from hybridsearch.snippets import Finder
@@ -306,10 +306,11 @@ class Plan:
         results = []
         for i, query in enumerate(queries):
             requests = {name: answers.requests[name][i] for name in answers.rankings}
-            explain = partial(self._explain, query, requests)
+            matches, words = (self._matched_by(name, query, found[i], candidates[i]) for name in ("matches", "words"))
+            explain = partial(self._explain, query, requests, matches)
             chosen = chooser.choose(candidates[i], partial(self._similarities, found[i]))
             page = chosen[chooser.offset :][:top_k]
-            finder = Finder(requests, self.encoder, partial(matched_terms, self.backend))
+            finder = Finder(requests, self.encoder, partial(matched_terms, self.backend), words)
             hits = make_hits(page, chooser.offset, fused[i], tops[i], explain, found[i].lazily, finder)
             notes = of_all + answers.notes_of(i) if query.strip() else [BLANK]
             if gone := len(tops[i]) - len(candidates[i]):
@@ -442,7 +443,24 @@ class Plan:
                 return similarities(take(batch.vectors[name], rows))
         return similarities(encode(self.encoder(name), [found.read(one.document.id) for one in candidates]))
 
-    def _explain(self, query: str, requests: Mapping[str, Request], hits: Sequence[Hit]) -> list[Explanation]:
+    def _matched_by(
+        self, method: str, query: str, found: FoundPassages, candidates: Sequence[Candidate]
+    ) -> Callable[[str], tuple[TokenMatch, ...]] | None:
+        """A function from a document id to what the reranker matched. None if the reranker has no such method."""
+        matches = getattr(self.reranker, method, None)
+        if matches is None:
+            return None
+        read = getattr(self.reranker, "passages", 1)
+        documents = {one.document.id: one.document for one in candidates if one.reranker_score is not None}
+        return lambda id: matches(query, documents[id], found.spans(id, read)) if id in documents else ()
+
+    def _explain(
+        self,
+        query: str,
+        requests: Mapping[str, Request],
+        matches: Callable[[str], tuple[TokenMatch, ...]] | None,
+        hits: Sequence[Hit],
+    ) -> list[Explanation]:
         """Explanations of hits for one query."""
         listed = {name: [hit.id for hit in hits if name in hit.retrievers] for name in requests}
         found = all_matched_terms(self.backend, requests, listed)
@@ -462,6 +480,7 @@ class Plan:
                 likeness=hit.likeness,
                 group=hit.group,
                 grouped=hit.grouped,
+                matches=() if matches is None else matches(hit.id),
             )
             for hit in hits
         ]

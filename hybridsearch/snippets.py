@@ -17,6 +17,7 @@ from hybridsearch.backends import Request
 from hybridsearch.documents import Document
 from hybridsearch.encoders import Counting, Encoder
 from hybridsearch.encoders.locating import joins
+from hybridsearch.rerank import TokenMatch
 from hybridsearch.sentences import is_cuttable, sections
 from hybridsearch.tables import Marked
 from hybridsearch.vectors import DenseVectors, SparseQuery, TextQuery
@@ -30,6 +31,9 @@ Explained: TypeAlias = "Callable[[Request, Sequence[str]], Mapping[str, Mapping[
 BLOCK = 10
 """Number of hits whose highlights are computed together when the highlights of one of them are read."""
 
+RERANKER = "reranker"
+"""Name that stands for a retriever's in the highlights of a reranker."""
+
 _SENTENCE_START = re.compile(r"(?:[.!?…][\"'”’»)\]]*\s+|[。！？]\s*|\n\s*)(?=\S)")
 _REACH = 40  # characters in which a place between two words is looked for, before a word without spaces is cut
 _UNIT = 1_000_000  # weights are summed as whole numbers, so that equal sums are equal
@@ -42,10 +46,11 @@ class Highlight:
     Attributes:
         start: First character of the span in `Document.text`.
         end: Character after the last character of the span.
-        weight: Part of the retriever's score that the term added. It is 0 if the term adds only to another passage of
-            the document. For a dense retriever, it is the score of the sentence.
-        retriever: Name of the retriever.
-        term: Term or dimension that the word matched. None for a dense retriever, which finds a sentence.
+        weight: Part of the score that the term added. It is 0 if the term adds only to another passage of the document.
+            For a dense retriever, it is the score of the sentence.
+        retriever: Name of the retriever, or "reranker" for a late-interaction reranker.
+        term: Term, dimension or word of the query that the word matched. None for a dense retriever, which finds a
+            sentence.
     """
 
     start: int
@@ -143,13 +148,20 @@ class Finder:
         requests: Request to each retriever, by name.
         encoder: Function that returns the encoder of a retriever.
         explain: Function that gives the matched terms of documents.
+        matched: Function that gives the words of a document that the reranker matched. None if it does not tell.
 
     Attributes:
         hits: All hits of the query, in order. They are set after the hits are made.
     """
 
-    def __init__(self, requests: Mapping[str, Request], encoder: Callable[[str], Encoder], explain: Explained) -> None:
-        self._requests, self._encoder, self._explain = requests, encoder, explain
+    def __init__(
+        self,
+        requests: Mapping[str, Request],
+        encoder: Callable[[str], Encoder],
+        explain: Explained,
+        matched: Callable[[str], Sequence[TokenMatch]] | None = None,
+    ) -> None:
+        self._requests, self._encoder, self._explain, self._matched = requests, encoder, explain, matched
         self._known: dict[tuple[str, bool], tuple[Highlight, ...]] = {}
         self.hits: Sequence[Found] = ()
 
@@ -181,6 +193,12 @@ class Finder:
             for hit, found in zip(of_retriever, lists, strict=False):
                 together[hit.id].update(found)
         for id, highlights in together.items():
+            if models and self._matched is not None:
+                highlights.update(
+                    Highlight(one.start, one.end, one.weight, RERANKER, one.query)
+                    for one in self._matched(id)
+                    if one.start is not None and one.end is not None
+                )
             self._known[id, models] = tuple(sorted(highlights, key=_order))
 
     def _words(self, name: str, request: Request, hits: Sequence[Found], *, models: bool) -> list[list[Highlight]]:

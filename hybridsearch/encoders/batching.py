@@ -302,6 +302,9 @@ def _reading(model: Any, task: Task | None) -> tuple[Any, int | None]:
         module = (routes[task] if task in routes else next(iter(routes.values())))[0]
     tokenizer = getattr(module, "tokenizer", None)
     limit = getattr(module, f"{task}_length", None) or getattr(module, "max_seq_length", None)
+    expansion = getattr(module, "query_expansion", None) if task == "query" else None
+    if expansion is not None and expansion["strategy"] == "fixed":
+        limit = expansion["length"]
     known = hasattr(tokenizer, "convert_ids_to_tokens") and callable(tokenizer)
     return tokenizer if known else None, limit if limit is not None and limit < 10**6 else None
 

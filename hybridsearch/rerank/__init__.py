@@ -20,3 +20,4 @@ from hybridsearch.rerank.diversity import Likeness as Likeness
 from hybridsearch.rerank.diversity import check_diversity as check_diversity
 from hybridsearch.rerank.diversity import similarities as similarities
 from hybridsearch.rerank.late_interaction import LateInteraction as LateInteraction
+from hybridsearch.rerank.late_interaction import TokenMatch as TokenMatch

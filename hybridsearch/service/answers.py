@@ -76,6 +76,16 @@ class Selected(BaseModel):
     passages: list[Passage] = []
 
 
+class TokenMatch(BaseModel):
+    """The token of a document that is most similar to a token of the query."""
+
+    query: str
+    document: str
+    weight: float
+    start: int | None
+    end: int | None
+
+
 class Explanation(Selected):
     """Explanation of the place of one document in the results of a query."""
 
@@ -88,6 +98,7 @@ class Explanation(Selected):
     fusion: str
     retrievers: dict[str, RetrieverHit]
     terms: dict[str, dict[str, float]] = Field(description="Matched terms by retriever, with what each adds.")
+    matches: list[TokenMatch] = Field(default=[], description="Tokens that a late-interaction reranker matched.")
     notes: list[str] = []
 
 

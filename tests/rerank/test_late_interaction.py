@@ -136,6 +136,31 @@ def test_models_of_other_kinds_are_told_apart(folder: Path, tmp_path: Path) -> N
         hs.LateInteraction(folder, blend=2)
 
 
+def test_explanations_add_up_to_the_score(folder: Path) -> None:
+    search = hs.HybridSearch({"bm25": hs.BM25()}, passages=hs.Passages(20), reranker=hs.LateInteraction(folder))
+    search.index([WING, LAYER], show_progress_bar=False)
+    for hit in search.search("wing stalls, boundary layers"):
+        matches = hit.explain().matches
+        assert len(matches) == 12
+        assert sum(one.weight for one in matches) == pytest.approx(hit.reranker_score, abs=1e-5)
+        assert hit.explain().to_dict()["matches"][0]["query"] == "[CLS]"
+        start, end = hit.span
+        for one in matches:
+            if one.start is not None and one.end is not None:
+                assert hit.document.text[one.start : one.end] == one.document
+                assert start <= one.start < one.end <= end
+
+
+def test_highlights_are_words_of_the_text_that_match(minilm: str) -> None:
+    search = hs.HybridSearch({"bm25": hs.BM25()}, reranker=hs.LateInteraction(minilm))
+    search.index([hs.Document("a", "The floor was soaked. An engine roared.", "Car: soaked")], show_progress_bar=False)
+    hit = search.search("car drenched")[0]
+    assert hit.document.text[14:20] == "soaked"
+    (found,) = [one for one in hit.highlights if one.term == "drenched"]
+    assert (found.start, found.end, found.retriever) == (14, 20, "reranker")
+    assert search.search("car", reranker=None)[0].explain().matches == ()
+
+
 def test_nan_is_an_error(folder: Path) -> None:
     import torch
 
