@@ -233,6 +233,7 @@ class HybridSearch:
             batch_size=batch_size,
             sync=sync,
             show_progress_bar=show_progress_bar,
+            prepare=getattr(self.reranker, "prepare", None),
         )
 
     def upsert(

@@ -12,7 +12,7 @@ from hybridsearch.backends import Backend
 from hybridsearch.documents import Document
 from hybridsearch.errors import BackendError, DocumentError
 from hybridsearch.indexing.encoding import IndexEncoders
-from hybridsearch.indexing.ingest import IndexReport, Ingest, batches, is_empty, is_last, reporting
+from hybridsearch.indexing.ingest import IndexReport, Ingest, Prepare, batches, is_empty, is_last, reporting
 from hybridsearch.messages import number_of, warn
 from hybridsearch.progress import progress_bar
 from hybridsearch.readers import Table, read_documents
@@ -33,12 +33,16 @@ def add_documents(
     batch_size: int,
     sync: Sync,
     show_progress_bar: bool | None,
+    prepare: Prepare | None = None,
 ) -> IndexReport:
-    """Store documents in an index. If there is none yet, `create` makes it after the first batch was read."""
+    """Store documents in an index. If there is none yet, `create` makes it after the first batch was read.
+
+    `prepare` is called with the documents that are stored.
+    """
     started = time.perf_counter()
     reader = read_documents(documents)
     sized = documents if isinstance(documents, Sized) and not isinstance(documents, str) else reader
-    ingest, removed = Ingest(backend, encoders, batch_size), 0
+    ingest, removed = Ingest(backend, encoders, batch_size, prepare), 0
     with reporting(ingest.refused):
         with progress_bar("Indexing", sized, show_progress_bar) as advance:
 

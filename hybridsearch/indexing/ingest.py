@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from hybridsearch.documents import Document
 from hybridsearch.errors import BulkIndexError, HybridSearchError
 from hybridsearch.filters import Compare, Filter, field_value
 from hybridsearch.indexing.encoding import IndexEncoders
-from hybridsearch.vectors import EncodedBatch
+from hybridsearch.vectors import EncodedBatch, PassageSpans
 
 _BATCH_CHARACTERS = 8_000_000
 
@@ -113,6 +113,10 @@ def _hashes(ids: Sequence[str]) -> NDArray[np.int64]:
     return np.fromiter(map(hash, ids), dtype=np.int64, count=len(ids))
 
 
+Prepare: TypeAlias = Callable[[Sequence[Document], PassageSpans | None], None]
+"""Function that is called with documents that are stored, and their passages."""
+
+
 class Ingest:
     """Stores the documents of one call, and counts them.
 
@@ -122,11 +126,14 @@ class Ingest:
         refused: A pair of id and reason for each document that the engine refused.
     """
 
-    def __init__(self, backend: Backend, encoders: IndexEncoders, batch_size: int) -> None:
+    def __init__(
+        self, backend: Backend, encoders: IndexEncoders, batch_size: int, prepare: Prepare | None = None
+    ) -> None:
         self.indexed = self.unchanged = 0
         self.refused: list[tuple[str, str]] = []
         self._backend = backend
         self._encoders = encoders
+        self._prepare = prepare
         self._batch_size = batch_size
         self._seen = SeenIds()
         self._read: Counter[str] = Counter()  # texts that each retriever read, and of which it read the beginning
@@ -215,6 +222,8 @@ class Ingest:
 
     def _encoded(self, documents: list[Document]) -> EncodedBatch:
         batch = self._encoders.encode(documents)
+        if self._prepare is not None:
+            self._prepare(documents, batch.passages)
         self.indexed += len(documents)
         for fields in self._missed.values():  # most often the first document has them
             fields -= {path for path in fields if any(field_value(one, path) is not None for one in documents)}

@@ -23,7 +23,8 @@ class Reranker(Protocol):
     In an index with passages, the text of a document is its best passage. A reranker that has an attribute `passages`
     reads that number of best passages, in the order of the text. The scores of a reranker that has an attribute `blend`
     are blended with the fused scores, as `blended` says. A reranker that has the methods `matches` and `words` of
-    `LateInteraction` gives explanations and highlights.
+    `LateInteraction` gives explanations and highlights. If it has the method `prepare`, an index calls it with the
+    documents that it stores.
     """
 
     @property

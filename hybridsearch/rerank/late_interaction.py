@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridsearch.arguments import number, whole_number, whole_number_or_none
+from hybridsearch.arguments import number, path, whole_number, whole_number_or_none
 from hybridsearch.backends import Fingerprint
 from hybridsearch.documents import Document
 from hybridsearch.encoders.batching import Task, outputs, read_words, run_batches
@@ -20,6 +20,8 @@ from hybridsearch.encoders.runtimes import Precision, Runtime
 from hybridsearch.errors import EncodingError
 from hybridsearch.passages import with_passages
 from hybridsearch.rerank.base import check_pairs
+from hybridsearch.rerank.kept_tokens import KeptTokens, TokenCode
+from hybridsearch.vectors import PassageSpans
 
 if TYPE_CHECKING:
     from sentence_transformers import MultiVectorEncoder
@@ -71,6 +73,9 @@ class LateInteraction:
         top_k: Number of documents of each fused ranking that are reranked. Documents after them keep their order.
         passages: Number of best passages of each document that the model reads together, in the order of the text. It
             counts for an index with passages. Without passages the model reads the beginning of the document.
+        keep: Whether the token vectors of documents are kept, rounded to 56 bytes each. True keeps them in the encoding
+            cache, and a path in this folder. `HybridSearch.index` then makes them, and the first search makes those
+            that are missing. The scores change a little. False computes them for each search.
         blend: Weight of the fused score in the final score, from 0 to 1. The other part is the score of this reranker.
             Both are scaled to the range from 0 to 1 over the documents that are reranked.
         template: Text with placeholders that says what is read of a document, as in `Dense`. None for title and text.
@@ -104,6 +109,7 @@ class LateInteraction:
         *,
         top_k: int = 50,
         passages: int = 1,
+        keep: bool | str | Path = False,
         blend: float = 0.0,
         template: str | None = None,
         max_length: int | None = None,
@@ -117,6 +123,8 @@ class LateInteraction:
     ) -> None:
         self.top_k = whole_number("top_k", top_k)
         self.passages = whole_number("passages", passages)
+        self._keep = keep if isinstance(keep, bool) else str(path("keep", keep))
+        self._kept: KeptTokens | None = None
         self.blend = float(number("blend", blend, least=0, most=1))
         self._template = {} if template is None else {"template": template}
         self._read = reader(template)
@@ -170,12 +178,33 @@ class LateInteraction:
             for row, text in enumerate(window):
                 for number_of_query, place in places[text]:
                     asked.setdefault(number_of_query, []).append((row, place))
-            vectors = self.vectors(window, "document")
+            code, vectors = self._documents(window)
             for number_of_query, rows in asked.items():
                 query = tokens_of[queries[number_of_query]]
-                found = maxsim(query, [vectors[row] for row, _ in rows])
+                found = maxsim(query, [vectors[row] for row, _ in rows], code)
                 scores[number_of_query][[place for _, place in rows]] = found / len(query) if means else found
         return scores
+
+    def prepare(self, documents: Sequence[Document], passages: PassageSpans | None = None) -> None:
+        """Make the token vectors of documents that are indexed, if they are to be kept.
+
+        Args:
+            documents: Documents.
+            passages: Passages of the documents. None for an index without passages. If the model reads several passages
+                together, nothing is made here, because which of them it will read is not known.
+        """
+        if not self._keep or (passages is not None and self.passages > 1):
+            return
+        texts = [self.text_of(one) for one in documents]
+        if passages is not None:
+            bounds = passages.offsets.tolist()
+            texts = [
+                self.text_of(with_passages(document, [(int(first), int(after))]))
+                for document, start, end in zip(documents, bounds, bounds[1:], strict=False)
+                for first, after in passages.spans[start:end]
+            ]
+        for start in range(0, len(texts), WINDOW):
+            self._documents(texts[start : start + WINDOW])
 
     def matches(self, query: str, document: Document, spans: Sequence[tuple[int, int]] = ()) -> tuple[TokenMatch, ...]:
         """Find the token of a document that is most similar to each token of a query. The model reads both again.
@@ -266,6 +295,20 @@ class LateInteraction:
                 )
         return [found[place] for place in range(len(texts))]
 
+    def _documents(self, texts: Sequence[str]) -> tuple[TokenCode | None, Sequence[NDArray[Any]]]:
+        """The token vectors of documents, or their codes if they are kept."""
+        if not self._keep:
+            return None, self.vectors(texts, "document")
+        if self._kept is None:
+            self._kept = KeptTokens(self._keep, replace(self.fingerprint(), settings=self.model.identity()))
+        known = self._kept.get(texts)
+        new = [text for text in dict.fromkeys(texts) if text not in known]
+        made = dict(zip(new, self.vectors(new, "document"), strict=True))
+        known |= self._kept.put(made)
+        if len(known) < len(made):  # there is no code yet
+            return None, [made[text] for text in texts]
+        return self._kept.code, [known[text] for text in texts]
+
     def _compared(
         self, query: str, document: Document, spans: Sequence[tuple[int, int]]
     ) -> tuple[list[_Token], list[_Token], NDArray[np.float32]]:
@@ -314,11 +357,14 @@ class LateInteraction:
     def _others(self) -> dict[str, Any]:
         """The arguments that are not the model's."""
         passages = {} if self.passages == 1 else {"passages": self.passages}
+        keep = {"keep": self._keep} if self._keep else {}
         blend = {"blend": self.blend} if self.blend else {}
-        return {"top_k": self.top_k, **passages, **blend, **self._template}
+        return {"top_k": self.top_k, **passages, **keep, **blend, **self._template}
 
 
-def maxsim(query: NDArray[np.float32], documents: Sequence[NDArray[np.float32]]) -> NDArray[np.float64]:
+def maxsim(
+    query: NDArray[np.float32], documents: Sequence[NDArray[Any]], code: TokenCode | None = None
+) -> NDArray[np.float64]:
     """The sum of each query token's largest similarity to a token of a document, for each document.
 
     One product of matrices compares all tokens. It is exact to float32, and on an idle core as fast as kernels that
@@ -326,7 +372,9 @@ def maxsim(query: NDArray[np.float32], documents: Sequence[NDArray[np.float32]])
 
     Args:
         query: Token vectors of a query, of shape (tokens, dimensions), float32.
-        documents: Token vectors of each document, of shape (tokens, dimensions), float32.
+        documents: Token vectors of each document, of shape (tokens, dimensions), float32. With a code, uint8 codes of
+            shape (tokens, bytes).
+        code: Code of the documents' vectors. None if they are not rounded.
 
     Returns:
         A score for each document, float64. A document without tokens has the score of opposite vectors.
@@ -338,7 +386,8 @@ def maxsim(query: NDArray[np.float32], documents: Sequence[NDArray[np.float32]])
     filled = [place for place, of_document in enumerate(documents) if len(of_document)]
     if filled and len(query):
         lengths = [len(documents[place]) for place in filled]
-        similarities = np.concatenate([documents[place] for place in filled]) @ query.T
+        together = np.concatenate([documents[place] for place in filled])
+        similarities = together @ query.T if code is None else code.similarities(together, query)
         starts = np.cumsum([0, *lengths[:-1]])
         scores[filled] = np.maximum.reduceat(similarities, starts, axis=0).sum(axis=1, dtype=np.float64)
     return scores

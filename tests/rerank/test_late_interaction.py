@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 import hybridsearch as hs
+from hybridsearch.encoders.cache import describe
 from hybridsearch.encoders.models import family_of
 from hybridsearch.errors import EncodingError, InvalidArgumentError
-from hybridsearch.rerank import Reranker, blended, late_interaction, make_reranker, read_reranker
+from hybridsearch.rerank import Reranker, blended, kept_tokens, late_interaction, make_reranker, read_reranker
 
 pytest.importorskip("sentence_transformers", reason="pip install 'hybridsearch[models]' for rerankers")
 
@@ -159,6 +160,45 @@ def test_highlights_are_words_of_the_text_that_match(minilm: str) -> None:
     (found,) = [one for one in hit.highlights if one.term == "drenched"]
     assert (found.start, found.end, found.retriever) == (14, 20, "reranker")
     assert search.search("car", reranker=None)[0].explain().matches == ()
+
+
+@pytest.fixture
+def kept(minilm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> hs.LateInteraction:
+    """A reranker that keeps its token vectors, after 20 of them."""
+    monkeypatch.setattr(kept_tokens, "LEARNED_FROM", 20)
+    return hs.LateInteraction(minilm, keep=tmp_path / "tokens")
+
+
+def test_kept_vectors_are_made_at_indexing_and_read_at_search(kept: hs.LateInteraction, minilm: str) -> None:
+    search = hs.HybridSearch({"bm25": hs.BM25()}, passages=hs.Passages(20), reranker=kept)
+    search.index([WING, LAYER], show_progress_bar=False)
+    read: list[str] = []
+    again: Any = make_reranker(json.loads(json.dumps(kept.to_json())))
+    vectors = again.vectors
+    again.vectors = lambda texts, task: read.extend(texts if task == "document" else ()) or vectors(texts, task)
+    scores = [hit.reranker_score for hit in search.search("wing stalls", reranker=again)]
+    assert read == []
+    exact = [hit.reranker_score for hit in search.search("wing stalls", reranker=hs.LateInteraction(minilm))]
+    assert scores == pytest.approx(exact, rel=0.1)
+    assert scores != exact
+    search.upsert(hs.Document("4", "No wing stalls here."))  # a text that changed has other vectors
+    assert "4" in [hit.id for hit in search.search("wing stalls", reranker=again)]
+    assert read == []
+    again.rerank(["wing"], [[hs.Document("9", "Wings of another text.")]])
+    assert read == ["Wings of another text."]
+
+
+def test_kept_vectors_have_56_bytes(kept: hs.LateInteraction, tmp_path: Path) -> None:
+    few = [hs.Document("2", "Wings.")]
+    assert kept.rerank(["wing"], [few])[0] == hs.LateInteraction(kept.model.name).rerank(["wing"], [few])[0]
+    kept.prepare([WING])
+    (file,) = describe(tmp_path / "tokens")
+    assert file.vectors == 2  # of one text, and the code
+    ((_, packed),) = kept_tokens.KeptTokens(tmp_path / "tokens", kept.fingerprint()).get([WING.content]).items()
+    assert packed.shape == (len(kept.vectors([WING.content], "document")[0]), 56)
+    other = kept_tokens.KeptTokens(tmp_path / "tokens", kept.fingerprint())
+    other._known = other.code, b"another "  # type: ignore[assignment]
+    assert other.get([WING.content]) == {}
 
 
 def test_nan_is_an_error(folder: Path) -> None:
