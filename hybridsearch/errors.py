@@ -37,6 +37,10 @@ class InvalidArgumentError(HybridSearchError, ValueError):
     """An argument has a value that is not allowed."""
 
 
+class NoRetrieverError(InvalidArgumentError):
+    """A search has no retriever to ask, because the fusion gives the weight 0 to all of them."""
+
+
 class DocumentError(HybridSearchError, ValueError):
     """A document, or a line of a file that should hold a document, is not usable."""
 

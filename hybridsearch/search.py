@@ -19,7 +19,7 @@ from hybridsearch.backends import AsyncBackend, Backend, Schema, check_schema
 from hybridsearch.corpus.remote import PACKAGES
 from hybridsearch.documents import Document, spellings
 from hybridsearch.encoders import Encoder
-from hybridsearch.errors import BackendError, IndexNotFoundError, InvalidArgumentError
+from hybridsearch.errors import BackendError, IndexNotFoundError, InvalidArgumentError, NoRetrieverError
 from hybridsearch.filters import Compare, Condition, Filter
 from hybridsearch.forks import after_fork
 from hybridsearch.fusion import RRF, Fusion, make_fusion, read_fusion
@@ -869,7 +869,7 @@ class HybridSearch:
         weighted = [name for name in names if fusion.weight(name) > 0]
         if not weighted:
             zeros = f"The fusion gives the weight 0 to {', '.join(map(repr, names))}, so no retriever"
-            raise InvalidArgumentError(
+            raise NoRetrieverError(
                 f"{zeros if names else 'No retriever'} is left to ask: name another retriever, or give another fusion, "
                 "such as fusion='rrf'."
             )

@@ -31,6 +31,7 @@ from hybridsearch.errors import (
     IndexExistsError,
     IndexNotFoundError,
     InvalidArgumentError,
+    NoRetrieverError,
     RetrieverError,
     RetrieverTimeoutError,
 )
@@ -908,7 +909,7 @@ def test_a_retriever_without_a_weight_is_told_before_any_search() -> None:
     with pytest.raises(InvalidArgumentError, match="weights for 'bm25' but none for 'dense'"):
         hs.HybridSearch({"bm25": hs.BM25(), "dense": HashedWords()}, fusion=hs.RRF(weights={"bm25": 1}))
     search = hybrid(fusion=hs.RRF(weights={"bm25": 0, "dense": 1}))
-    with pytest.raises(InvalidArgumentError, match=r"the weight 0 to 'bm25'.*fusion='rrf'"):
+    with pytest.raises(NoRetrieverError, match=r"the weight 0 to 'bm25'.*fusion='rrf'"):
         search.search("flow", retrievers=["bm25"])
     assert search.search("flow", retrievers=["bm25"], fusion="rrf").ids
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hybridsearch.arguments import number, shown
-from hybridsearch.errors import HybridSearchError, InvalidArgumentError, RetrieverError
+from hybridsearch.errors import HybridSearchError, InvalidArgumentError, NoRetrieverError, RetrieverError
 from hybridsearch.fusion.fused import Fused
 from hybridsearch.ranking import Ranking
 from hybridsearch.readers.lines import writable
@@ -62,7 +62,7 @@ class Fusion(ABC):
                 for name, weight in weights.items()
             }
             if not any(self.weights.values()):
-                raise InvalidArgumentError("All fusion weights are 0, so nothing could be found: raise one of them.")
+                raise NoRetrieverError("All fusion weights are 0, so nothing could be found: raise one of them.")
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)

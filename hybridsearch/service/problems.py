@@ -17,7 +17,14 @@ from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
 from hybridsearch.arguments import shown
-from hybridsearch.errors import BulkIndexError, DocumentError, FilterError, HybridSearchError, InvalidArgumentError
+from hybridsearch.errors import (
+    BulkIndexError,
+    DocumentError,
+    FilterError,
+    HybridSearchError,
+    InvalidArgumentError,
+    NoRetrieverError,
+)
 from hybridsearch.hits import Results
 from hybridsearch.messages import not_known, redacted
 
@@ -117,7 +124,7 @@ def problem_of(error: Exception, **more: Any) -> Problem:
         **more: Other members of the document.
     """
     if isinstance(error, _OF_CLIENT):
-        return Problem(400, _kind(error), redacted(error), **more)
+        return Problem(409 if isinstance(error, NoRetrieverError) else 400, _kind(error), redacted(error), **more)
     if isinstance(error, HybridSearchError):
         _log.error("A request failed: %s", redacted(error))
         return Problem(503, _kind(error), LATER, _RETRY_AFTER, **more)

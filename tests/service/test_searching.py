@@ -71,6 +71,12 @@ def test_several_queries_are_searched_together(ask: Ask) -> None:
     assert [[hit["id"] for hit in results["hits"]] for results in found.json()["results"]] == [["long"], ["über 1"]]
 
 
+def test_a_search_without_a_retriever_to_ask_is_a_conflict(ask: Ask) -> None:
+    fusion = {"type": "rrf", "weights": {"bm25": 0, "chars": 1}}
+    answer = ask("POST", "/v1/papers/search", json={"query": "battery", "retrievers": ["bm25"], "fusion": fusion})
+    assert (answer.status_code, answer.json()["type"]) == (409, "urn:hybridsearch:error:no-retriever")
+
+
 def test_a_browser_asks_by_a_query_string(ask: Ask) -> None:
     filtered = ask("GET", "/v1/papers/search", params={"q": "battery", "filter": '{"year": 2020}'}).json()
     assert [hit["id"] for hit in filtered["hits"]] == ["manual/alder"]
