@@ -29,7 +29,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # the workers share the cores, as do th
 settings.register_profile(
     "quick", database=None, deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow]
 )
-settings.register_profile("thorough", settings.get_profile("quick"), max_examples=1000)
+settings.register_profile("thorough", settings.get_profile("quick"), max_examples=500)
 settings.load_profile("quick")
 gc.disable()  # until all modules are loaded, which makes no garbage to speak of
 
