@@ -26,7 +26,7 @@ from hybridsearch.fusion import RRF, Fusion, make_fusion, read_fusion
 from hybridsearch.fusion.files import restricted
 from hybridsearch.hits import Explanation, Results
 from hybridsearch.indexing.adding import Documents, add_documents, check_sync
-from hybridsearch.indexing.cluster import RayCluster, Stored, encode_shards, shared_folder
+from hybridsearch.indexing.cluster import RayCluster, SharedPlace, Stored, encode_shards
 from hybridsearch.indexing.encoding import IndexEncoders
 from hybridsearch.indexing.filtered import delete_selected, select
 from hybridsearch.indexing.ingest import IndexReport
@@ -796,10 +796,10 @@ class HybridSearch:
             if cluster is None:
                 encoded = store.index(documents, batch_size=batch_size, show_progress_bar=show_progress_bar)
             else:
-                there = shared_folder(folder)
+                there = SharedPlace.of(folder)
                 how = cluster, batch_size, show_progress_bar
                 encoded = encode_shards(documents, there, store._encoders, store._new_schema(), *how)
-                source = Stored(there)
+                source = Stored(there.folder)
             started = time.perf_counter()
             moved = Transfer(source, self._backend, batch_size, show_progress_bar)
             moved.run(schema, self._backend.open())

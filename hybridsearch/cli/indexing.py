@@ -184,7 +184,7 @@ def index(
         str | None,
         of_run(
             "ADDRESS",
-            "Encode on a Ray cluster, into the folder of --via: `ray` for the cluster of RAY_ADDRESS or for this "
+            "Encode on a Ray cluster, into the place of --via: `ray` for the cluster of RAY_ADDRESS or for this "
             "machine, or an address such as ray://head:10001.",
         ),
     ] = None,

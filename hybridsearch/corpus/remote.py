@@ -41,6 +41,12 @@ PACKAGES: Mapping[str, str] = {"s3": "s3fs", "gs": "gcsfs", "az": "adlfs", "hf":
 
 _SEGMENTS = "segments"
 _AT_ONCE = 8  # number of files that are copied at the same time
+_OUTDATED = 412
+"""Status of the Hugging Face Hub if the parent of a commit is not the newest commit."""
+
+_REFUSED = ("PreconditionFailed", "ConditionalRequestConflict")
+"""Codes of S3 if a condition of a write is not met."""
+
 _STAMPS = ("ETag", "etag", "mtime", "LastModified", "last_modified", "updated", "oid", "blob_id", "size")
 """What file systems say about a file. One of them changes with the content."""
 
@@ -101,7 +107,7 @@ class Remote:
             lock = filelock.FileLock(self.folder.with_suffix(".lock"))
         with lock:
             tried: bytes | None = None
-            while (content := self._read(MANIFEST)) != tried or content is None:
+            while (content := self.read(MANIFEST)) != tried or content is None:
                 if content is None:
                     with storage_errors(self.folder):
                         (self.folder / MANIFEST).unlink(missing_ok=True)
@@ -130,21 +136,77 @@ class Remote:
         if time.monotonic() - self._sent < self.pause or manifest == self._manifest:
             return
         files = _files(parts)
-        if new := sorted(files - self._files):
-            with self._asking("stored") as (system, root):
-                system.put([str(self.folder / file) for file in new], [f"{root}/{file}" for file in new])
-        if self._read(MANIFEST) != self._manifest:
-            raise IndexLockedError(f"Another process has changed the index at {self.url}: open it again.")
-        with self._asking("stored") as (system, root):
-            system.pipe_file(f"{root}/{MANIFEST}", manifest)
-        gone, self._files, self._manifest = self._files - files, files, manifest
-        self._sent = time.monotonic()
-        with contextlib.suppress(StorageError):  # the next writer tries again
-            self._remove(gone if self._swept else self._stored() - files)
-            self._swept = True
+        new, gone = sorted(files - self._files), self._files - files
+        if self._given.startswith("hf://") and not self._given.startswith("hf://buckets/"):
+            self._commit_to_hub(new, sorted(gone), manifest)
+        else:
+            if new:
+                with self._asking("stored") as (system, root):
+                    system.put([str(self.folder / file) for file in new], [f"{root}/{file}" for file in new])
+            self._replace(manifest)
+            with contextlib.suppress(StorageError):  # the next writer tries again
+                self._remove(gone if self._swept else self._stored() - files)
+                self._swept = True
+        self._files, self._manifest, self._sent = files, manifest, time.monotonic()
 
-    def stamp(self) -> tuple[str, ...] | None:
+    def _commit_to_hub(self, new: Sequence[str], gone: Sequence[str], manifest: bytes) -> None:
+        """Store files and the manifest, and remove files, in one commit of a repository of the Hugging Face Hub.
+
+        The Hub refuses if there is a newer commit by then.
+        """
+        from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+        changed = IndexLockedError(f"Another process has changed the index at {self.url}: open it again.")
+        with self._asking("stored") as (system, root):
+            place, hub = system.resolve_path(root), system._api
+            where = {"repo_id": place.repo_id, "repo_type": place.repo_type, "revision": place.revision}
+            head = hub.repo_info(**where).sha  # read before the manifest, so that a change between both is noticed
+            if self.read(MANIFEST) != self._manifest:
+                raise changed
+            inside = f"{place.path_in_repo}/" if place.path_in_repo else ""
+            added = [CommitOperationAdd(f"{inside}{file}", str(self.folder / file)) for file in new]
+            operations = [
+                *added,
+                CommitOperationAdd(f"{inside}{MANIFEST}", manifest),
+                *(CommitOperationDelete(f"{inside}{file}") for file in gone),
+            ]
+            try:
+                hub.create_commit(operations=operations, commit_message="Change the index", parent_commit=head, **where)
+            except Exception as error:
+                if getattr(getattr(error, "response", None), "status_code", None) == _OUTDATED:
+                    raise changed from error
+                raise
+
+    def _replace(self, manifest: bytes) -> None:
+        """Store a manifest in place of the one that was read last.
+
+        S3 itself refuses if there is another one by then. On other storage, two writers that commit at the same instant
+        may miss each other.
+        """
+        changed = IndexLockedError(f"Another process has changed the index at {self.url}: open it again.")
+        condition: dict[str, str] = {}
+        if self._given.startswith("s3://"):
+            stamp = self.stamp("ETag")  # read before the content, so that a change between both is noticed
+            condition = {"IfMatch": stamp[0]} if stamp else {"IfNoneMatch": "*"}
+        if self.read(MANIFEST) != self._manifest:
+            raise changed
+        with self._asking("stored") as (system, root):
+            try:
+                system.pipe_file(f"{root}/{MANIFEST}", manifest, **condition)
+            except Exception as error:
+                code = _code_of(error)
+                if code == "NotImplemented":  # a server that speaks S3 and has no conditional writes
+                    system.pipe_file(f"{root}/{MANIFEST}", manifest)
+                elif code not in _REFUSED:
+                    raise
+                elif self.read(MANIFEST) != manifest:  # the client may have sent it twice
+                    raise changed from error
+
+    def stamp(self, *names: str) -> tuple[str, ...] | None:
         """A value that changes with each commit. None without a manifest.
+
+        Args:
+            names: Names of what the file system says about the manifest. None for all names that are known.
 
         Raises:
             StorageError: The storage cannot be read.
@@ -154,7 +216,71 @@ class Remote:
                 info = system.info(f"{root}/{MANIFEST}")
             except FileNotFoundError:
                 return None
-        return tuple(str(info[key]) for key in _STAMPS if info.get(key) is not None)
+        return tuple(str(info[key]) for key in names or _STAMPS if info.get(key) is not None)
+
+    def read(self, file: str) -> bytes | None:
+        """The content of a file. None if there is no such file.
+
+        Raises:
+            StorageError: The storage cannot be read.
+        """
+        with self._asking("read") as (system, root):
+            try:
+                found: bytes = system.cat_file(f"{root}/{file}")
+            except FileNotFoundError:
+                return None
+            return found
+
+    def write(self, file: str, content: bytes | Path) -> None:
+        """Store a file, whose content is given or in a file here. It appears at once.
+
+        Raises:
+            StorageError: The storage refuses to write.
+        """
+        with self._asking("stored") as (system, root):
+            if isinstance(content, Path):
+                system.put_file(str(content), f"{root}/{file}")
+            else:
+                system.pipe_file(f"{root}/{file}", content)
+
+    def copy(self, source: str, target: str) -> None:
+        """Copy a file within the storage. The next commit, which names the copy, does not send it again.
+
+        Nothing happens if there is no such file.
+
+        Raises:
+            StorageError: The storage refuses to write.
+        """
+        with self._asking("stored") as (system, root):
+            try:
+                system.copy(f"{root}/{source}", f"{root}/{target}")
+            except FileNotFoundError:
+                return
+        self._files.add(target)
+
+    def remove_folder(self, name: str) -> None:
+        """Remove all files of a folder.
+
+        Raises:
+            StorageError: The storage refuses to write.
+        """
+        with self._asking("changed") as (system, root):
+            if files := system.find(f"{root}/{name}"):
+                system.rm(files)
+
+    def fetch(self, path: Path, file: StoredFile) -> bool:
+        """Copy one file of the store to its place in the folder, unless it is there, and compare its checksum.
+
+        Returns:
+            Whether the storage has the file.
+
+        Raises:
+            IndexCorruptedError: The file is damaged.
+            StorageError: The storage cannot be read, or the folder cannot be written.
+        """
+        if _has_size(path, file.size) and crc32(path) == file.crc32:
+            return True
+        return self._fetch(path, file)
 
     def _copy(self, parts: Sequence[Part]) -> bool:
         """Copy the files that are not here yet. Returns False if a part is missing."""
@@ -191,20 +317,13 @@ class Remote:
         """Keep the manifest in the copy, and remove the files of the copy that the store no longer has."""
         path, files = self.folder / MANIFEST, _files(parts)
         with storage_errors(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)  # an empty index has no files
             beside = path.with_name(f"{MANIFEST}.{uuid.uuid4().hex[:8]}.tmp")
             beside.write_bytes(manifest)
             beside.replace(path)
             for file in self._files - files:
                 (self.folder / file).unlink(missing_ok=True)
         self._files, self._manifest = files, manifest
-
-    def _read(self, file: str) -> bytes | None:
-        with self._asking("read") as (system, root):
-            try:
-                found: bytes = system.cat_file(f"{root}/{file}")
-            except FileNotFoundError:
-                return None
-            return found
 
     def _stored(self) -> set[str]:
         """All files of parts that the storage has, also those that a crashed writer left."""
@@ -247,6 +366,15 @@ class Remote:
                 f"The index at {self.url} cannot be {what} ({reason:.300}). Everything that was committed before is "
                 "intact. Check the address, the credentials and the permissions, and try again."
             ) from error
+
+
+def _code_of(error: BaseException | None) -> str:
+    """The error code of S3. "" if there is none."""
+    while error is not None:
+        if isinstance(response := getattr(error, "response", None), Mapping):
+            return str(response.get("Error", {}).get("Code", ""))
+        error = error.__cause__
+    return ""
 
 
 def _has_size(path: Path, size: int) -> bool:

@@ -67,7 +67,10 @@ _LOCK = "write.lock"
 _SEGMENTS = "segments"
 _parents_locks: list[filelock.BaseFileLock] = []
 """Locks of the parent, in a forked process. They are kept here, because Python would release a lock without a name."""
-_OURS = {MANIFEST, f"{MANIFEST}.tmp", _LOCK, _SEGMENTS}
+STAGING = "staging"
+"""Folder in the store's folder that holds the parts of a cluster that are not committed yet."""
+
+_OURS = {MANIFEST, f"{MANIFEST}.tmp", _LOCK, _SEGMENTS, STAGING}
 _UNFINISHED = ".saving"
 
 SMALL_FILE = 1 << 22

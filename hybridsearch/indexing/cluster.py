@@ -6,7 +6,8 @@
 This process, the driver, reads the documents. Each batch of them is a *shard*. A worker encodes a shard with the model
 that it has loaded, and writes a finished part into `staging/<name>/`. The name is a digest of the encoders'
 fingerprints and of the documents, so the next call finds the parts that a call left that died. When all parts are
-there, the driver commits them to the store in one step, in the order of the documents.
+there, the driver commits them to the store in one step, in the order of the documents. The store is a folder that all
+machines share, or in object storage.
 """
 
 from __future__ import annotations
@@ -16,13 +17,12 @@ import json
 import logging
 import math
 import os
-import shutil
 import time
 import uuid
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -34,10 +34,11 @@ from numpy.typing import NDArray
 from hybridsearch.arguments import number, shown, whole_number, whole_number_or_none
 from hybridsearch.arguments import path as checked_path
 from hybridsearch.backends import Capabilities, Schema
-from hybridsearch.corpus.files import StoredFile, crc32, seal, storage_errors, sync_folder
+from hybridsearch.corpus.files import StoredFile
 from hybridsearch.corpus.manifest import PART, Part
-from hybridsearch.corpus.parts import dump_metadata, to_tables, write_part
-from hybridsearch.corpus.store import CorpusStore, exists
+from hybridsearch.corpus.parts import dump_metadata
+from hybridsearch.corpus.remote import Remote
+from hybridsearch.corpus.store import STAGING, CorpusStore, exists
 from hybridsearch.documents import Document
 from hybridsearch.encoders import Encoder
 from hybridsearch.errors import (
@@ -52,18 +53,18 @@ from hybridsearch.filters import field_value
 from hybridsearch.indexing.adding import Documents, warn_of_duplicates
 from hybridsearch.indexing.encoding import IndexEncoders
 from hybridsearch.indexing.ingest import IndexReport, SeenIds, batches
+from hybridsearch.indexing.staging import FolderStaging, Record, RemoteStaging, Staging
 from hybridsearch.messages import redacted
 from hybridsearch.passages import Passages
 from hybridsearch.progress import progress_bar
 from hybridsearch.readers import read_documents
 from hybridsearch.vectors import EncodedBatch
 
-STAGING = "staging"
-"""Folder in the store's folder that holds the parts that are not committed yet."""
-
-_RECORD = "shard.json"
 _OBJECT_STORE = 100_000_000
 """Bytes of the object store of a Ray that is started here. Only documents that wait for a worker are in it."""
+
+_SHARED = ("s3", "gs", "az")
+"""Schemes of object storage into which workers write. The Hugging Face Hub makes a commit for each file."""
 
 _MOST_DEATHS = 10
 """Number of workers, more than there are, that may die one after the other while no shard is finished."""
@@ -124,8 +125,9 @@ def encode_on_ray(
     Args:
         documents: Documents or dicts, a table, or the path of a file or folder, as in `HybridSearch.index`. The rows of
             a Ray Data pipeline are `dataset.iter_rows()`.
-        folder: Folder of the index, which all machines of the cluster see under this path. A document in it is replaced
-            if `documents` has the same id with other content.
+        folder: Folder of the index, which all machines of the cluster see under this path, or a URL of object storage
+            such as `"s3://bucket/encoded"`, for which all machines need credentials. A document in it is replaced if
+            `documents` has the same id with other content.
         retrievers: Encoders by name, as in `HybridSearch`. The machines of the cluster load a model by its name, and
             compare its fingerprint. So a folder or name of a model must be found on each of them.
         passages: Passages to split long documents into. None for whole documents.
@@ -152,46 +154,78 @@ def encode_on_ray(
     >>> hs.open("encoded").search("wing")  # doctest: +SKIP
     """
     encoders = IndexEncoders(retrievers, passages)
-    folder = shared_folder(folder)
+    place = SharedPlace.of(folder)
     return encode_shards(
-        documents, folder, encoders, encoders.make_schema({}), cluster or RayCluster(), batch_size, show_progress_bar
+        documents, place, encoders, encoders.make_schema({}), cluster or RayCluster(), batch_size, show_progress_bar
     )
 
 
-def shared_folder(folder: str | Path) -> Path:
-    """The absolute path of a folder. Raises InvalidArgumentError for a URL, because workers write files."""
-    if "://" in str(folder) or str(folder) == "memory":
-        raise InvalidArgumentError(
-            f"A cluster encodes into a folder that all its machines share, not into {redacted(folder)!r}: encode into "
-            "a folder, then copy it with hs.copy (hybridsearch copy)."
-        )
-    return checked_path("folder", folder).absolute()
+@dataclass(frozen=True, slots=True)
+class SharedPlace:
+    """A place that the driver and all workers reach.
+
+    Attributes:
+        folder: The shared folder, or the folder of this process that holds the copy of the object storage.
+        remote: The object storage. None for a shared folder.
+        staging: Where workers put finished parts.
+    """
+
+    folder: Path
+    remote: Remote | None
+    staging: Staging
+
+    @classmethod
+    def of(cls, place: str | Path) -> SharedPlace:
+        """The place of a folder or of a URL of object storage.
+
+        Raises:
+            InvalidArgumentError: It is neither.
+        """
+        scheme, mark, _ = str(place).partition("://")
+        if mark and scheme in _SHARED:
+            remote = Remote(str(place))
+            return cls(remote.folder, remote, RemoteStaging(str(place), remote))
+        if mark or str(place) == "memory":
+            raise InvalidArgumentError(
+                "A cluster encodes into a folder that all its machines share, or into object storage such as "
+                f"'s3://bucket/encoded', not into {redacted(place)!r}: encode there, then copy it with hs.copy "
+                "(hybridsearch copy)."
+            )
+        folder = checked_path("folder", place).absolute()
+        return cls(folder, None, FolderStaging(folder / STAGING))
+
+    def store(self, schema: Schema) -> CorpusStore:
+        """The store there. It is made with `schema` if there is none."""
+        if self.remote is not None:
+            self.remote.pull()
+        if exists(self.folder):
+            return CorpusStore.open(self.folder, verify=False, remote=self.remote)
+        return CorpusStore.create(self.folder, schema, remote=self.remote)
 
 
 def encode_shards(
     documents: Documents,
-    folder: Path,
+    place: SharedPlace,
     encoders: IndexEncoders,
     schema: Schema,
     cluster: RayCluster,
     batch_size: int,
     show_progress_bar: bool | None,
 ) -> IndexReport:
-    """Encode documents into the store in `folder`, which is made with `schema` if it is new. See `encode_on_ray`."""
+    """Encode documents into the store at `place`, which is made with `schema` if it is new. See `encode_on_ray`."""
     started, batch_size = time.perf_counter(), whole_number("batch_size", batch_size)
     reader = read_documents(documents)
-    store = CorpusStore.open(folder, verify=False) if exists(folder) else CorpusStore.create(folder, schema)
-    with closing(store):
+    with closing(place.store(schema)) as store:
         store.lock()
         _check_encoders(schema, store)
         plan = _Plan(store, encoders)
-        finished: dict[str, _Record] = {}
+        finished: dict[str, Record] = {}
         with progress_bar("Encoding", reader, show_progress_bar) as advance:
 
             def missing() -> Iterator[_Shard]:
                 """The shards that nobody has encoded yet."""
                 for shard in plan.shards(batches(reader, batch_size), batch_size):
-                    if record := _read_record(folder / STAGING / shard.name):
+                    if record := place.staging.take(shard.name):
                         finished[shard.name] = record
                         advance(len(shard.documents))
                     else:
@@ -199,14 +233,13 @@ def encode_shards(
 
             shards = missing()
             for first in islice(shards, 1):  # no cluster is needed if all parts are there
-                setup = (str(folder / STAGING), dict(encoders.given), encoders.passages, store.schema)
+                setup = (place.staging, dict(encoders.given), encoders.passages, store.schema)
                 with _connected(cluster) as ray:
                     for shard, record in _Workers(ray, cluster, setup).encode(chain([first], shards)):
-                        finished[shard.name] = record
+                        finished[shard.name] = _taken(place.staging, record)
                         advance(len(shard.documents))
-        _commit(store, [finished[name] for name in plan.names], plan.replaced)
-        with suppress(OSError):
-            shutil.rmtree(folder / STAGING)
+        _commit(store, place.staging, [finished[name] for name in plan.names], plan.replaced)
+        place.staging.clear()
     warn_of_duplicates([*plan.seen.twice])
     encoders.schema = schema
     read, cut = (sum((Counter(getattr(one, what)) for one in finished.values()), Counter()) for what in ("read", "cut"))
@@ -337,82 +370,23 @@ def _isin(digests: NDArray[np.bytes_], among: NDArray[np.bytes_]) -> NDArray[np.
     return found
 
 
-# ------------------------------------------------------------------------------------------------ the parts of it
+# ---------------------------------------------------------------------------------------------- what is committed
 
 
-@dataclass(frozen=True, slots=True)
-class _Record:
-    """What a worker notes about a finished part.
-
-    Attributes:
-        name: Name of the shard.
-        rows: Number of documents.
-        size: Size of the Parquet file in bytes.
-        crc32: CRC-32 of the Parquet file.
-        read: Number of texts that each retriever read.
-        cut: Number of texts of which its model read only the beginning, for each retriever that has some.
-    """
-
-    name: str
-    rows: int
-    size: int
-    crc32: int
-    read: Mapping[str, int] = field(default_factory=dict)
-    cut: Mapping[str, int] = field(default_factory=dict)
+def _taken(staging: Staging, record: Record) -> Record:
+    """The record of a part that a worker has just finished. Its file is here, if it was in object storage."""
+    if isinstance(staging, RemoteStaging) and staging.take(record.name) is None:
+        raise StorageError(f"The part {record.name} was damaged or lost in the object storage: run this again.")
+    return record
 
 
-def _read_record(folder: Path) -> _Record | None:
-    """The record of a finished part, whose checksum is compared. A damaged part is removed."""
-    with storage_errors(folder):
-        if not folder.exists():
-            return None
-        with suppress(ValueError, TypeError, FileNotFoundError):
-            record = _Record(**json.loads((folder / _RECORD).read_bytes()))
-            if record.name == folder.name and crc32(folder / PART) == record.crc32:
-                return record
-        shutil.rmtree(folder)
-        return None
-
-
-def _write_part(folder: Path, name: str, batch: EncodedBatch, schema: Schema) -> _Record:
-    """Write a finished part. It appears at once, and never a second time."""
-    beside = folder / f"{name}.{uuid.uuid4().hex[:8]}.tmp"
-    with storage_errors(folder):
-        try:
-            beside.mkdir(parents=True)
-            rows = write_part(beside / PART, to_tables(batch, schema), schema)
-            file = seal(beside / PART)
-            read = {name: len(vectors) for name, vectors in batch.vectors.items()}
-            cut = {name: vectors.truncated for name, vectors in batch.vectors.items() if vectors.truncated}
-            record = _Record(name, rows, file.size, file.crc32, read, cut)
-            (beside / _RECORD).write_text(json.dumps({n: getattr(record, n) for n in _Record.__slots__}))
-            seal(beside / _RECORD)
-            sync_folder(beside)
-            try:
-                beside.rename(folder / name)
-            except OSError:  # a worker that was thought to be dead has written the same part
-                if there := _read_record(folder / name):
-                    return there
-                raise
-            sync_folder(folder)
-            return record
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
-
-
-def _commit(store: CorpusStore, records: Sequence[_Record], replaced: set[str]) -> None:
+def _commit(store: CorpusStore, staging: Staging, records: Sequence[Record], replaced: set[str]) -> None:
     """Add the finished parts to the store. Older rows of the ids in `replaced` are deleted."""
     taken, new = {part.name for part in store.parts}, []
     for record in records:
         name = record.name if record.name not in taken else f"{record.name}-{uuid.uuid4().hex[:8]}"
         part = Part(name, record.rows, {PART: StoredFile(record.size, record.crc32)})
-        try:
-            store.adopt(part, store.folder / STAGING / record.name / PART)
-        except FileNotFoundError:
-            raise StorageError(
-                f"A worker has written a part to {store.folder}, but this process does not see it: choose a folder "
-                "that all machines of the cluster share."
-            ) from None
+        staging.adopt(store, part, record)
         new.append(part)
     parts = _without_older([*store.parts, *new], replaced, store) if replaced else [*store.parts, *new]
     if tuple(parts) != store.parts:
@@ -440,8 +414,8 @@ def _without_older(parts: Sequence[Part], replaced: set[str], store: CorpusStore
 _Ray: TypeAlias = Any
 """The module `ray`."""
 
-_Setup: TypeAlias = tuple[str, dict[str, Encoder], Passages | None, Schema]
-"""What a worker needs to know: the staging folder, the encoders, the passages and the schema."""
+_Setup: TypeAlias = tuple[Staging, dict[str, Encoder], Passages | None, Schema]
+"""What a worker needs to know: where parts go, the encoders, the passages and the schema."""
 
 
 class _Worker:
@@ -449,18 +423,16 @@ class _Worker:
 
     def set_up(self, setup: _Setup) -> None:
         """Compare the encoders of this machine with the fingerprints of the index."""
-        folder, given, passages, self._schema = setup
-        self._folder = Path(folder)
+        self._staging, given, passages, self._schema = setup
         self._encoders = IndexEncoders(given, passages)
         self._encoders.schema = self._schema
         for name in given:
             self._encoders.verified(name)
 
-    def encode(self, name: str, documents: Sequence[Document]) -> _Record:
+    def encode(self, name: str, documents: Sequence[Document]) -> Record:
         """Encode a shard and write its part, unless another worker has written it."""
-        return _read_record(self._folder / name) or _write_part(
-            self._folder, name, self._encoders.encode(documents), self._schema
-        )
+        there = self._staging.has(name)
+        return there or self._staging.write(name, self._encoders.encode(documents), self._schema)
 
 
 class _Workers:
@@ -474,7 +446,7 @@ class _Workers:
         self._idle: list[Any] = []
         self._busy: dict[Any, tuple[Any, _Shard | None]] = {}  # workers without a shard are starting
 
-    def encode(self, shards: Iterator[_Shard]) -> Iterator[tuple[_Shard, _Record]]:
+    def encode(self, shards: Iterator[_Shard]) -> Iterator[tuple[_Shard, Record]]:
         """Encode the shards. They come in the order in which they are finished."""
         again: deque[_Shard] = deque()
         deaths = 0
@@ -514,10 +486,10 @@ class _Workers:
         worker = self._start()
         self._busy[worker.set_up.remote(self._setup)] = worker, None
 
-    def _result(self, ready: Any) -> _Record | None:
+    def _result(self, ready: Any) -> Record | None:
         """The result of a call. An error of the worker is raised as it was there."""
         try:
-            result: _Record | None = self._ray.get(ready)
+            result: Record | None = self._ray.get(ready)
         except self._ray.exceptions.RayTaskError as error:
             cause = getattr(error, "cause", None)
             if isinstance(cause, HybridSearchError):

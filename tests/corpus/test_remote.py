@@ -4,19 +4,29 @@ from __future__ import annotations
 
 import itertools
 import os
+import pickle
 import random
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing, nullcontext
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from huggingface_hub import CommitOperationDelete, HfFileSystem
+from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.hf_file_system import HfFileSystemResolvedRepositoryPath
 from typer.testing import CliRunner
 
 import hybridsearch as hs
+from hybridsearch.backends import Schema
 from hybridsearch.cli.app import app
-from hybridsearch.corpus.manifest import parse_manifest
+from hybridsearch.corpus import CorpusStore, Part, StoredFile
+from hybridsearch.corpus.manifest import PART, parse_manifest
 from hybridsearch.corpus.remote import Remote
 from hybridsearch.errors import (
     IndexCorruptedError,
@@ -26,6 +36,8 @@ from hybridsearch.errors import (
     MissingExtraError,
     StorageError,
 )
+from hybridsearch.indexing.staging import RemoteStaging
+from hybridsearch.vectors import EncodedBatch
 
 s3fs = pytest.importorskip("s3fs")
 server = pytest.importorskip("moto.server")
@@ -167,6 +179,184 @@ def test_a_second_writer_is_refused_and_loses_nothing(url: str, cache: Callable[
     first.close()
     with hs.open(url, backend_options=cache()) as search:
         assert sorted(search.search("wing").ids) == ["a", "b"]
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_of_two_writers_at_the_same_instant_one_is_refused(
+    url: str, cache: Callable[[], dict[str, str]], monkeypatch: pytest.MonkeyPatch, exists: bool
+) -> None:
+    """The other writer commits after the manifest was compared, and before it is replaced."""
+    if exists:
+        with hs.HybridSearch({"bm25": hs.BM25()}, url, backend_options=cache()) as search:
+            search.upsert({"id": "a", "text": "wing"})
+    first, second = (hs.HybridSearch({"bm25": hs.BM25()}, url, backend_options=cache()) for _ in range(2))
+    read, waiting = Remote.read, [lambda: second.upsert({"id": "b", "text": "wing"})]
+
+    def read_and_wait(remote: Remote, file: str) -> bytes | None:
+        content = read(remote, file)
+        if remote is first.backend._storage and waiting:  # type: ignore[attr-defined]
+            waiting.pop()()
+        return content
+
+    monkeypatch.setattr(Remote, "read", read_and_wait)
+    with pytest.raises(IndexLockedError, match="Another process has changed the index"):
+        first.upsert({"id": "c", "text": "wing"})
+    monkeypatch.undo()
+    assert not waiting
+    with hs.open(url, backend_options=cache()) as search:
+        assert sorted(search.search("wing").ids) == (["a", "b"] if exists else ["b"])
+
+
+def test_a_part_of_a_worker_is_taken_checked_and_not_sent_again(
+    s3: s3fs.S3FileSystem, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    schema, encoder = Schema({"bm25": hs.BM25().schema()}), hs.BM25()
+    batch = EncodedBatch(DOCUMENTS[:20], {"bm25": encoder.encode_documents([d.content for d in DOCUMENTS[:20]])})
+    worker, remote = pickle.loads(pickle.dumps(RemoteStaging(url))), Remote(url, cache=tmp_path)  # noqa: S301
+    driver = RemoteStaging(url, remote)
+    assert driver.take("one") is None
+    worker.write("one", batch, schema)
+    (path,) = s3.glob(f"{url}/staging/one/*.parquet")
+    s3.pipe_file(path, s3.cat_file(path)[:-20] + bytes(20))
+    assert driver.take("one") is None, "a damaged part is removed"
+    assert s3.find(f"{url}/staging") == []
+    for _ in range(2):  # two workers may encode the same part
+        record = worker.write("one", batch, schema)
+    assert driver.take("one") == record
+    part = Part("one", record.rows, {PART: StoredFile(record.size, record.crc32)})
+    with closing(CorpusStore.create(remote.folder, schema, remote=remote)) as store:
+        driver.adopt(store, part, record)
+        monkeypatch.setattr(s3fs.S3FileSystem, "put", None)
+        store.commit([part])
+        driver.clear()
+    names_of(s3, url)
+    with hs.open(url, backend_options={"cache": str(tmp_path / "other")}) as search:
+        assert search.count() == 20
+
+
+class DeathError(Exception):
+    """A worker has died."""
+
+
+class InOneProcess:
+    """The part of Ray that the driver uses. A call of a worker runs when the driver waits for its result."""
+
+    exceptions = SimpleNamespace(RayActorError=DeathError, RayTaskError=LookupError, RayError=DeathError)
+
+    def put(self, value: Any) -> bytes:
+        return pickle.dumps(value)
+
+    def remote(self, made: Any) -> SimpleNamespace:
+        return SimpleNamespace(options=lambda **_: SimpleNamespace(remote=lambda: self.actor(made())))
+
+    def actor(self, worker: Any) -> SimpleNamespace:
+        calls: dict[str, Callable[..., Any]] = {
+            "set_up": lambda setup: worker.set_up(pickle.loads(setup)),  # noqa: S301
+            "encode": worker.encode,
+        }
+        return SimpleNamespace(**{name: SimpleNamespace(remote=partial(partial, call)) for name, call in calls.items()})
+
+    def wait(self, calls: list[Any], num_returns: int) -> tuple[list[Any], list[Any]]:
+        return calls[:1], calls[1:]
+
+    def get(self, call: Callable[[], Any]) -> Any:
+        return call()
+
+    def kill(self, worker: Any, no_restart: bool) -> None:
+        pass
+
+
+def test_workers_write_to_the_storage_and_the_driver_commits(
+    s3: s3fs.S3FileSystem, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker dies between a part and its record. Then the driver dies, and the next one takes what is finished."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
+    monkeypatch.setattr("hybridsearch.indexing.cluster._connected", lambda _: nullcontext(InOneProcess()))
+    written, write = [], Remote.write
+
+    def write_and_die(remote: Remote, file: str, content: bytes | Path) -> None:
+        written.append(file)
+        if len(written) == 4:
+            raise DeathError("worker")
+        if len(written) == 9:
+            raise KeyboardInterrupt("driver")
+        write(remote, file, content)
+
+    monkeypatch.setattr(Remote, "write", write_and_die)
+    how: dict[str, Any] = {"cluster": hs.RayCluster(workers=2), "batch_size": 30}
+    with pytest.raises(KeyboardInterrupt):
+        hs.encode_on_ray(DOCUMENTS, url, {"bm25": hs.BM25()}, **how)
+    records = [path for path in s3.find(f"{url}/staging") if path.endswith("shard.json")]
+    assert len(records) == 3
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "elsewhere"))
+    with hs.HybridSearch({"bm25": hs.BM25()}, tmp_path / "engine") as engine:
+        report = engine.index(DOCUMENTS, via=url, **how)
+        assert report.indexed == engine.count() == 300
+    assert len([file for file in written[9:] if file.endswith("shard.json")]) == 7
+    assert s3.find(f"{url}/staging") == []
+    names_of(s3, url)
+    with hs.open(url) as search:
+        assert {document.id for document in search.documents()} == {one.id for one in DOCUMENTS}
+    assert hs.encode_on_ray(DOCUMENTS, url, {"bm25": hs.BM25()}, **how).unchanged == 300
+
+
+class FakeHub:
+    """The newest commit of a repository, as `HfApi` changes it and `HfFileSystem` reads it."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+        self.commits: list[list[str]] = []
+
+    def repo_info(self, **where: str) -> SimpleNamespace:
+        assert where == {"repo_id": "me/papers", "repo_type": "dataset", "revision": "main"}
+        return SimpleNamespace(sha=str(len(self.commits)))
+
+    def create_commit(self, *, operations: list[Any], commit_message: str, parent_commit: str, **where: str) -> None:
+        if parent_commit != self.repo_info(**where).sha:
+            raise HfHubHTTPError("newer commit", response=SimpleNamespace(status_code=412, headers={}, request=None))
+        for one in operations:
+            if isinstance(one, CommitOperationDelete):
+                del self.files[one.path_in_repo]
+            else:
+                with one.as_file() as file:
+                    self.files[one.path_in_repo] = file.read()
+        self.commits.append([one.path_in_repo for one in operations])
+
+
+def test_a_change_on_the_hub_is_one_commit(
+    cache: Callable[[], dict[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub, root = FakeHub(), "datasets/me/papers/index"
+
+    def name(path: str) -> str:
+        return path.partition("datasets/me/papers/")[2]
+
+    def cat_file(system: HfFileSystem, path: str) -> bytes:
+        if name(path) not in hub.files:
+            raise FileNotFoundError(path)
+        return hub.files[name(path)]
+
+    def get_file(system: HfFileSystem, path: str, target: str) -> None:
+        Path(target).write_bytes(cat_file(system, path))
+
+    place = HfFileSystemResolvedRepositoryPath("dataset", "me/papers", "main", "index")
+    monkeypatch.setattr(HfFileSystem, "resolve_path", lambda system, path, *_, **__: place)
+    monkeypatch.setattr(HfFileSystem, "__init__", lambda system, **_: setattr(system, "_api", hub))
+    for function in (cat_file, get_file):
+        monkeypatch.setattr(HfFileSystem, function.__name__, function)
+    monkeypatch.setattr(HfFileSystem, "invalidate_cache", lambda *_: None)
+    url = f"hf://{root}"
+    first = hs.HybridSearch({"bm25": hs.BM25()}, url, backend_options=cache())
+    first.upsert({"id": "a", "text": "wing"})
+    assert [files[-1] for files in hub.commits] == ["index/manifest.json"] * 2, "an empty index, and one document"
+    with hs.open(url, backend_options=cache()) as second:
+        second.upsert({"id": "a", "text": "another wing"})
+        assert "index/manifest.json" in hub.commits[-1]
+        assert set(hub.commits[1][:-1]) & set(hub.commits[-1]), "the same commit removes files of the old part"
+        with pytest.raises(IndexLockedError, match="Another process has changed the index"):
+            first.upsert({"id": "c", "text": "wing"})
+    with hs.open(url, backend_options=cache()) as search:
+        assert [document.text for document in search.documents()] == ["another wing"]
 
 
 def test_killed_writers_lose_nothing_that_they_reported(

@@ -243,7 +243,7 @@ def test_without_ray_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(MissingExtraError, match="ray"):
         hs.encode_on_ray(documents(), tmp_path / "many", {"bm25": hs.BM25()})
     with pytest.raises(InvalidArgumentError, match="all its machines share"):
-        hs.encode_on_ray(documents(), "s3://bucket/encoded", {"bm25": hs.BM25()})
+        hs.encode_on_ray(documents(), "hf://datasets/me/encoded", {"bm25": hs.BM25()})
     with hs.HybridSearch({"bm25": hs.BM25()}) as search, pytest.raises(InvalidArgumentError, match="--via"):
         search.index(documents(), cluster=hs.RayCluster())
 
