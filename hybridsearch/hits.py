@@ -123,6 +123,7 @@ class Explanation:
         fused_score: Score after fusion. None if no retriever has the document in its ranking.
         reranker_score: Score that the reranker gave. None if the document was not reranked.
         rank: Final rank, from 1. None if no retriever has the document in its ranking.
+        blend: Weight of the fused score in the score after reranking. 0 if the reranker's score decides alone.
         matches: Token of the document that is most similar to each token of the query, for a late-interaction reranker.
             Empty without one, and if the document was not reranked.
         passages: Passages of the document that were found, best first. Empty for an index without passages.
@@ -149,6 +150,7 @@ class Explanation:
     group: Any = None
     grouped: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    blend: float = 0.0
     matches: tuple[TokenMatch, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
@@ -165,6 +167,7 @@ class Explanation:
             "terms": {name: dict(terms) for name, terms in self.terms.items()},
             **_passages_to_dict(self.passages),
             **_selected_to_dict(self),
+            **({"blend": self.blend} if self.blend else {}),
             **({"matches": [asdict(one) for one in self.matches]} if self.matches else {}),
             **({"notes": list(self.notes)} if self.notes else {}),
         }
@@ -179,7 +182,8 @@ class Explanation:
         if self.fused_rank is None:
             yield f"{self.id}: no retriever has it among its candidates for {self.query!r}"
         elif self.reranker_score is not None:
-            yield f"{self.id}: rank {self.rank} by reranker score {self.reranker_score:.4f}"
+            blended = f", blended with {self.blend:g} of the fused score" if self.blend else ""
+            yield f"{self.id}: rank {self.rank} by reranker score {self.reranker_score:.4f}{blended}"
             yield f"  rank {self.fused_rank} before reranking"
         else:
             yield f"{self.id}: rank {self.rank}"
@@ -233,7 +237,8 @@ class Hit:
     Attributes:
         id: Id of the document.
         rank: Rank in the results, from 1.
-        score: Score of the reranker if the document was reranked, else the fused score. Both after boosts.
+        score: Score of the reranker if the document was reranked, blended with the fused score if the reranker has a
+            `blend`. Else the fused score. All after boosts.
         document: The document.
         retrievers: Rank, score and contribution by retriever, for each retriever that has the document in its ranking.
         fused_score: Score after fusion, before reranking.

@@ -480,6 +480,7 @@ class Plan:
                 likeness=hit.likeness,
                 group=hit.group,
                 grouped=hit.grouped,
+                blend=0.0 if hit.reranker_score is None else getattr(self.reranker, "blend", 0.0),
                 matches=() if matches is None else matches(hit.id),
             )
             for hit in hits

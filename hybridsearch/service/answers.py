@@ -98,6 +98,7 @@ class Explanation(Selected):
     fusion: str
     retrievers: dict[str, RetrieverHit]
     terms: dict[str, dict[str, float]] = Field(description="Matched terms by retriever, with what each adds.")
+    blend: float = Field(default=0.0, description="Weight of the fused score in the score after reranking.")
     matches: list[TokenMatch] = Field(default=[], description="Tokens that a late-interaction reranker matched.")
     notes: list[str] = []
 

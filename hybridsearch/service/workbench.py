@@ -141,6 +141,7 @@ def _about(name: str, search: HybridSearch) -> dict[str, Any]:
         reranker = {
             "name": described.get("type", type(search.reranker).__name__),
             "top_k": search.reranker.top_k,
+            "blend": getattr(search.reranker, "blend", 0.0),
         }
     return {
         "name": name,

@@ -120,6 +120,7 @@ def test_blending_is_that_of_search_and_of_compare(folder: Path) -> None:
     fused = sorted(first, key=lambda hit: hit.rank_before_reranking)
     mixed = blended([hit.reranker_score or 0 for hit in fused], [hit.fused_score for hit in fused], 0.25)
     assert sorted(mixed, reverse=True) == pytest.approx([hit.score for hit in first])
+    assert ", blended with 0.25 of the fused score\n" in str(hits[0].explain())
     assert len(first) == 3
     data = hs.Dataset("wings", {"q": "wing stall"}, {"q": {"c": 1}})
     (result,) = hs.compare({"search": search}, data, measures=["RR"], latency_queries=0).systems

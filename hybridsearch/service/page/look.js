@@ -122,7 +122,7 @@ export function mount(root, app) {
     const merges = canMerge(configuration.fusion);
     const fused = merges ? merge(answer.retrievers, configuration.fusion, configuration.candidates) : system.fused;
     const depth = app.about.reranker?.top_k ?? 0;
-    const order = configuration.rerank ? rerank(fused.ids, scores, depth) : null;
+    const order = configuration.rerank ? rerank(fused, scores, depth, app.about.reranker?.blend ?? 0) : null;
     const same = sameFusion(configuration.fusion, system.fusion) && configuration.candidates === system.candidates;
     const deeper = configuration.candidates > Math.max(...answer.systems.map((one) => one.candidates));
     return { fused, order, depth, stale: deeper || (!merges && !same) || (configuration.rerank && !order && fused.ids.length > 0) };
@@ -143,8 +143,8 @@ export function mount(root, app) {
       stale ||= old;
       found.push({ key: `f:${key}`, name: `${mark}fused`, kind: "fused", note: fusionName(configuration), ids: fused.ids, scores: fused.scores, configuration });
       if (configuration.rerank && order) {
-        found.push({ key: `x:${key}`, name: `${mark}reranked`, kind: "reranked", note: `first ${depth}`, ids: order,
-          scores: order.map((id) => (fused.ids.indexOf(id) < depth ? scores[id] : null)), configuration });
+        found.push({ key: `x:${key}`, name: `${mark}reranked`, kind: "reranked", note: `first ${depth}`, ids: order.ids,
+          scores: order.scores, configuration });
       }
     }
     for (const column of found) column.rank = new Map(column.ids.map((id, place) => [id, place + 1]));

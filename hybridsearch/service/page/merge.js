@@ -25,14 +25,16 @@ export function merge(rankings, fusion, candidates = Infinity) {
   return { ids: fused.map(([id]) => id), scores: fused.map(([, score]) => score), contributions };
 }
 
-// The order after reranking: the first `depth` documents by the reranker's scores, then the others. null if a score is
-// not known.
-export function rerank(ids, scores, depth) {
-  const head = ids.slice(0, depth);
+// The ranking after reranking, { ids, scores }: the first `depth` documents by the reranker's scores, blended with the
+// fused scores by the weight `blend`, then the others without scores. null if a score is not known.
+export function rerank(fused, scores, depth, blend = 0) {
+  const head = fused.ids.slice(0, depth);
   if (!head.every((id) => Object.hasOwn(scores, id))) return null;
-  const place = new Map(head.map((id, at) => [id, at]));
-  head.sort((a, b) => scores[b] - scores[a] || place.get(a) - place.get(b));
-  return [...head, ...ids.slice(depth)];
+  const theirs = normalized(fused.scores.slice(0, depth), "minmax"), ours = head.map((id) => scores[id]);
+  const final = blend ? normalized(ours, "minmax").map((value, at) => rounded((1 - blend) * value + blend * theirs[at])) : ours;
+  const order = head.map((_, at) => at).sort((a, b) => final[b] - final[a] || a - b);
+  const rest = fused.ids.slice(depth);
+  return { ids: [...order.map((at) => head[at]), ...rest], scores: [...order.map((at) => final[at]), ...rest.map(() => null)] };
 }
 
 function normalized(scores, normalization) {
