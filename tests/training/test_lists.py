@@ -95,6 +95,19 @@ def test_rows_of_flagembedding_keep_the_scores_of_their_teacher() -> None:
     ]
 
 
+def test_scores_that_are_missing_in_all_rows_are_no_scores() -> None:
+    row = {"query": "a", "pos": ["p"], "neg": ["x"], "pos_scores": None, "neg_scores": []}
+    data = read_training_data([row, {**row, "query": "b"}])
+    assert data.kind is Kind.TUPLES
+    assert rows_of(data) == [("a", "p", "x"), ("b", "p", "x")]
+
+
+def test_margins_and_scores_in_one_column_are_not_mixed() -> None:
+    row = {"query": "a", "pos": ["p"], "neg": ["x", "y"], "label": [1.0, 2.0]}
+    with pytest.raises(DocumentError, match="row 2: the row has one score for each text, but the rows before have mar"):
+        read_training_data([row, {**row, "label": [3.0, 1.0, 2.0]}])
+
+
 def test_lists_of_the_same_length_stay_tuples_with_all_negatives_and_their_margins() -> None:
     rows = [
         {"query": "a", "pos": ["p"], "neg": ["x", "y"], "label": [2.0, 4.0]},
@@ -143,9 +156,9 @@ def test_a_malformed_line_is_one_error_with_its_place(second: dict[str, Any], me
     ("scores", "message"),
     [
         ({"pos_scores": [1.0], "neg_scores": []}, "row 2: the row has 1 score, but 1 positive and 2 negatives"),
-        ({"pos_scores": None, "neg_scores": None}, "row 2: the row has 0 scores, but 1 positive and 2 negatives"),
+        ({"pos_scores": None, "neg_scores": None}, "row 2: the row has no scores, but the rows before have"),
         ({"pos_scores": [1.0], "neg_scores": [1.0, "low"]}, "row 2: the column 'neg_scores' is the text 'low'"),
-        ({"pos_scores": None, "neg_scores": [1.0, 2.0]}, "row 2: the row has margins, but the rows before have one"),
+        ({"pos_scores": None, "neg_scores": [1.0, 2.0]}, "row 2: the row has 2 scores, but 1 positive and 2 negatives"),
     ],
 )
 def test_scores_that_do_not_fit_the_texts_are_one_error(scores: dict[str, Any], message: str) -> None:

@@ -145,3 +145,25 @@ def test_a_tracker_that_is_not_installed_is_refused_before_the_data_are_read(tmp
     settings = SETTINGS.with_values({"trackers": ["swanlab"]})
     with pytest.raises(InvalidArgumentError, match=r"'swanlab' is not installed\. Run `pip install swanlab`"):
         train_dense("nowhere", "nowhere.csv", tmp_path / "out", settings=settings)
+
+
+@pytest.mark.filterwarnings("ignore")  # of mlflow's libraries
+def test_mlflow_records_the_run_and_no_password(
+    tiny_dense: Path, tiny_pairs: list[dict[str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mlflow = pytest.importorskip("mlflow", reason="pip install mlflow")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path / 'runs.db'}")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "s3cret")
+    scored = {"bread": 0, "drag": 0.5, "lift": 1}
+    rows = [{"anchor": "wing", "positive": text, "score": score} for text, score in scored.items()]
+    dev = {"type": "similarity", "data": rows}
+    settings = SETTINGS.with_values({"trackers": ["mlflow"]})
+
+    train_dense(tiny_dense, tiny_pairs, tmp_path / "my-run", dev=dev, settings=settings, show_progress_bar=False)
+
+    (run,) = mlflow.MlflowClient(f"sqlite:///{tmp_path / 'runs.db'}").search_runs(["0"])
+    assert (run.info.run_name, run.info.status) == ("my-run", "FINISHED")
+    assert run.data.params["per_device_train_batch_size"] == "8"
+    assert any("Spearman" in name for name in run.data.metrics)
+    for written in (path for path in tmp_path.rglob("*") if path.is_file()):
+        assert b"s3cret" not in written.read_bytes()

@@ -163,7 +163,8 @@ class _Reading:
             for text in read_texts(row[column], column, "negative", where, may_be_empty=True)
         ]
         scored = roles.scores if roles.target is None else (roles.target,)
-        listed.add(where, anchor, positives, negatives, read_scores(row, scored, where))
+        scores = read_scores(row, scored, where)
+        listed.add(where, anchor, positives, negatives, scores, may_be_margins=roles.target is not None)
         self._add_ids(where, row)
 
     def _tuples(self, listed: Listed) -> TrainingData:

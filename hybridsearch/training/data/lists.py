@@ -61,16 +61,26 @@ class Listed:
     margins: bool = False
 
     def add(
-        self, place: str, anchor: str, positives: list[str], negatives: list[str], scores: list[float] | None
+        self,
+        place: str,
+        anchor: str,
+        positives: list[str],
+        negatives: list[str],
+        scores: list[float],
+        *,
+        may_be_margins: bool,
     ) -> None:
-        """Add a row. Raises DocumentError if the number of its scores is wrong."""
+        """Add a row, whose scores are empty if there are none. Raises DocumentError if their number is wrong."""
+        if self.anchors and bool(scores) != bool(self.scores):
+            texts = ("no scores, but the rows before have", "scores, but the rows before have none")
+            raise DocumentError(f"{place}: the row has {texts[bool(scores)]}. Give scores for all rows or for none.")
         self.places.append(place)
         self.anchors.append(anchor)
         self.positives.append(positives)
         self.negatives.append(negatives)
-        if scores is None:
+        if not scores:
             return
-        margins = len(positives) == 1 and len(scores) == len(negatives)
+        margins = may_be_margins and len(positives) == 1 and len(scores) == len(negatives)
         if not margins and len(scores) != len(positives) + len(negatives):
             raise DocumentError(
                 f"{place}: the row has {number_of(len(scores), 'score')}, but "
@@ -162,16 +172,15 @@ def read_texts(value: object, column: str, role: str, where: str, *, may_be_empt
     return [check_text(text, column, f"{role}, item {place}", where) for place, text in enumerate(texts, 1)]
 
 
-def read_scores(row: Mapping[str, Any], columns: Sequence[str], where: str) -> list[float] | None:
-    """The numbers in some columns of a row, one after the other. None if there are no columns."""
+def read_scores(row: Mapping[str, Any], columns: Sequence[str], where: str) -> list[float]:
+    """The numbers in some columns of a row, one after the other. A column may have a number, a list or nothing."""
     given = ((column, row[column]) for column in columns)
-    scores = [
+    return [
         number
         for column, value in given
         if value is not None and value != []
-        for number in check_numbers(value if isinstance(value, Sequence) else [value], column, where)
+        for number in check_numbers(value if isinstance(value, list) else [value], column, where)
     ]
-    return scores if columns else None
 
 
 def grouped(data: TrainingData) -> TrainingData:
