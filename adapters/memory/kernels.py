@@ -1,4 +1,4 @@
-"""The compiled loops: the loop that finds the best documents in an inverted index, and smaller loops.
+"""The compiled loop that finds the best documents in an inverted index, and the list of all compiled loops.
 
 `loops` calls them. Until they are compiled, it calls the loops in `plain`, which find the same hits with the same
 scores. No other module may import this one, because importing it loads the compiler.
@@ -21,29 +21,43 @@ from numba import njit, types
 from numba.core.dispatcher import Dispatcher
 from numpy.typing import NDArray
 
+from hybridsearch.adapters.memory.block_kernels import (
+    SCAN,
+    add_four_rows,
+    add_list,
+    add_row,
+    encode,
+    guess,
+    guess_of_owners,
+    revisit,
+    scan,
+)
 from hybridsearch.adapters.memory.dense_kernels import approximate, bound
-from hybridsearch.adapters.memory.prefetch import prefetch
+from hybridsearch.adapters.memory.impacts import SPAN
 
 BLOCK = 8192
-"""The number of documents that are scored together. Their scores (32 KiB) stay in the fastest cache."""
+"""The number of documents that are scored together, a multiple of SCAN. Their sums (32 KiB) stay in a fast cache."""
 
-SCAN = 64
-"""The number of scores in one vectorised comparison. BLOCK is a multiple of it."""
-
-LANES = 8
-"""The number of lanes for each hit in the first guess of the threshold."""
+SMALL = 1 << 14
+"""The largest number of documents of an index for which codes would save no time."""
 
 REVISIT = 16
 """If a block has less than one posting for this many documents, its scores are read through the postings."""
 
-AHEAD = 256
-"""How many postings ahead memory is loaded. The processor cannot predict short runs of many columns."""
+ROW_COST = 14
+"""Adding the codes of this many documents of a common term takes as long as adding one posting of another term."""
 
 SMALLEST: np.float32 = np.nextafter(np.float32(0), np.float32(1))
-"""The threshold while there are fewer than k hits. Every score above 0 passes."""
+"""The smallest score of a hit."""
 
-TOLERATED = 0.3
+TOLERATED = 0.25
 """The largest sum of the bounds of the skipped terms, as a fraction of the threshold."""
+
+LARGEST = 1e37
+"""The largest sum of the bounds of all terms for which no float32 sum can overflow."""
+
+UNITS = 2.0**29
+"""The largest sum of codes. A sum of 32 bits holds it."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -62,7 +76,13 @@ def top_k(
     indptr: NDArray[np.int64],
     rows: NDArray[np.int32],
     values: NDArray[np.float32],
-    peaks: NDArray[np.float32],
+    places: NDArray[np.int32],
+    begins: NDArray[np.int64],
+    ids: NDArray[np.uint16],
+    codes: NDArray[np.uint8],
+    steps: NDArray[np.float32],
+    common: NDArray[np.uint8],
+    coded: bool,
     columns: NDArray[np.int64],
     weights: NDArray[np.float32],
     starts: NDArray[np.int64],
@@ -74,7 +94,7 @@ def top_k(
     first: int,
     last: int,
     k: int,
-    shared: NDArray[np.float32],
+    shared: NDArray[np.int64],
     out_rows: NDArray[np.int32],
     out_scores: NDArray[np.float32],
     out_counts: NDArray[np.int64],
@@ -82,12 +102,13 @@ def top_k(
     """The best `k` documents of [first, last) for each of the queries [first_query, last_query), best first.
 
     Query q has the terms `columns[starts[q]:starts[q + 1]]`. An unknown term is -1. Documents are scored in blocks,
-    term after term. The scores of a block are compared with the k-th best score so far before the next block begins.
+    term after term, by the codes of `Impacts`. Such a sum of whole numbers is near the score, and its largest error is
+    known. A document that may be among the best is kept. At the end, the kept documents that the k-th best sum does not
+    rule out are scored exactly: a float32 sum in the order of the query's terms.
 
-    When there is a k-th best score, terms with many postings and small contributions are skipped, as in MaxScore
+    When there is a k-th best sum, terms with many postings and small contributions are skipped, as in MaxScore
     (Turtle and Flood, "Query evaluation: strategies and optimizations", 1995). A document is looked up in the skipped
-    terms only if they could lift its score to the threshold. Then its score is summed again in the order of the
-    query's terms. The hits are the same as without skipping, including ties.
+    terms only if they could lift its sum to the threshold.
 
     If the documents are passages of larger ones, a hit is the best passage of its owner. The passages of an owner are
     beside each other, so one of them is held back until the next owner begins.
@@ -96,7 +117,13 @@ def top_k(
         indptr: Start of the postings of each column.
         rows: Documents of the postings.
         values: Values of the postings.
-        peaks: Largest magnitude of the values of each column. A negative number is unknown, and is filled in.
+        places: As in `Impacts`.
+        begins: As in `Impacts`.
+        ids: As in `Impacts`.
+        codes: As in `Impacts`.
+        steps: As in `Impacts`.
+        common: As in `Impacts`.
+        coded: Whether the terms of all queries have codes. If not, all scores are summed exactly at once.
         columns: Columns of the terms of all queries.
         weights: Weights of these terms.
         starts: Start of the terms of each query.
@@ -108,269 +135,372 @@ def top_k(
         first: First document.
         last: Document after the last one.
         k: Number of hits of a query.
-        shared: For each query, a k-th best score that calls for other documents have reached. 0 at first. Documents
-            with smaller scores may be missing.
+        shared: For each query, a threshold that calls for other documents have reached. 0 at first. Documents with
+            smaller scores may be missing.
         out_rows: Rows of the hits, shape (all queries, k).
         out_scores: Scores of the hits, shape (all queries, k).
-        out_counts: Number of hits of each query, shape (all queries,).
+        out_counts: Number of hits of each query, shape (all queries,). -1 if float32 sums could overflow. Then the
+            query is not answered.
     """
+    if not coded:
+        _top_k_by_values(
+            *(indptr, rows, values, columns, weights, starts, order, allowed, owners),
+            *(first_query, last_query, first, last, k, out_rows, out_scores, out_counts),
+        )
+        return
     longest = 0
     for query in range(first_query, last_query):
         longest = max(longest, starts[query + 1] - starts[query])
-    begins = np.empty(longest, dtype=np.int64)
-    cursors = np.empty(longest, dtype=np.int64)
-    ends = np.empty(longest, dtype=np.int64)
+    term_columns = np.empty(longest, dtype=np.int64)
+    term_places = np.empty(longest, dtype=np.int64)  # the term's row in `common`, or -1
+    zeros = np.empty(longest, dtype=np.int32)
     factors = np.empty(longest, dtype=np.float32)
-    bounds = np.empty(longest, dtype=np.float64)
+    multipliers = np.empty(longest, dtype=np.int32)
+    bounds = np.empty(longest, dtype=np.int64)
     gains = np.empty(longest, dtype=np.float64)
-    found = np.empty(longest, dtype=np.float32)
+    cursors = np.empty(longest, dtype=np.int64)
+    heads = np.empty(longest, dtype=np.int64)
+    ends = np.empty(longest, dtype=np.int64)
     walked = np.empty(longest, dtype=np.bool_)
+    chosen = np.empty(longest, dtype=np.int64)
+    chosen_factors = np.empty(longest, dtype=np.int32)
+    sums = np.zeros(BLOCK, dtype=np.int32)
+    near = np.empty(len(sums), dtype=np.int32)
+    partial = np.empty(len(sums), dtype=np.int32)
+    heap = np.empty(k, dtype=np.int64)
     ranks = np.empty(k, dtype=np.int32)
-    scores = np.zeros((min(BLOCK, max(last - first, 1)) + SCAN - 1) // SCAN * SCAN, dtype=np.float32)
-    near = np.empty(len(scores), dtype=np.int32)
-    partial = np.empty(len(scores), dtype=np.float32)
+    kept = np.empty(4 * k + 256, dtype=np.int32)
+    kept_sums = np.empty(len(kept), dtype=np.int64)
     for query in range(first_query, last_query):
         terms = 0
+        total = 0.0
         for term in range(starts[query], starts[query + 1]):
             column = columns[term]
             if column >= 0 and weights[term] != 0:
-                begin, end = indptr[column], indptr[column + 1]
-                cursors[terms] = begin if first == 0 else _lower_bound(rows, begin, end, first)
-                ends[terms] = end if last == len(order) else _lower_bound(rows, begin, end, last)
-                factors[terms] = weights[term]
-                if last - first > BLOCK:
-                    if peaks[column] < 0:
-                        peaks[column] = _peak(values, begin, end)
-                    bounds[terms] = abs(np.float64(weights[term]) * peaks[column])
-                    gains[terms] = bounds[terms] / (ends[terms] - cursors[terms] + 1)
+                term_columns[terms], factors[terms] = column, weights[term]
+                zero = zeros[terms] = np.int32(steps[column, 1])
+                term_places[terms] = -1 if zero > 0 else places[column, 1]
+                total += abs(np.float64(weights[term]) * steps[column, 0]) * max(255 - zero, zero)
                 terms += 1
-        choosable = terms if last - first > BLOCK else 0
-        cheapest = np.argsort(gains[:choosable])  # terms with the smallest contribution per posting come first
-        rounding = 2.0**-22 * (terms + 2) * bounds[:choosable].sum()
-        hits = 0
-        threshold = SMALLEST
-        held, best = -1, np.float32(0)  # the best passage of the last owner, and its score
+        out_counts[query] = 0
+        if not terms:
+            continue
+        if not 0 < total <= LARGEST:
+            out_counts[query] = -1
+            continue
+        unit = total / UNITS
+        rounding = np.int64(min(UNITS, 2.0**-22 * (terms + 2) * UNITS + terms * 2.0**-149 / unit)) + 1
+        below: Any = rounding  # the most that a score may be below the sum of its codes
+        above: Any = rounding  # the most that it may be above it
+        least: Any = 1  # the smallest sum of a document with a score above 0
+        lowering = 0  # the number of terms that can only lower scores. They are the last of `cheapest`
+        for term in range(terms):
+            column, weight, zero = term_columns[term], np.float64(factors[term]), zeros[term]
+            size = np.int64(np.ceil(abs(weight * steps[column, 0]) / unit))
+            multipliers[term] = size if weight > 0 else -size
+            bounds[term] = size * (255 - zero) if weight > 0 else size * zero
+            below += 256 + (size if weight > 0 else 0)
+            if weight < 0 or zero > 0:
+                above += 256 + (size if weight < 0 else 0)
+            if zero > 0:
+                least = -1
+            cost = len(order) / ROW_COST if term_places[term] >= 0 else indptr[column + 1] - indptr[column] + 1.0
+            gains[term] = bounds[term] / cost
+            if bounds[term] == 0:
+                gains[term] = np.inf
+                lowering += 1
+        if least < 0:
+            least = 1 - above
+        cheapest = np.argsort(gains[:terms])  # terms with the smallest contribution per posting come first
+        threshold = 0
+        found = count = 0
+        held, best = -1, np.int64(0)  # the owner of the last passages, and their best sum
+        span = -1
         high = first
-        while True:
+        while high < last:
+            low = high
+            if low // SPAN != span:
+                span = low // SPAN
+                base = span * SPAN
+                for term in range(terms):
+                    column = term_columns[term]
+                    cursors[term] = _begin(indptr, rows, places, begins, column, span)
+                    ends[term] = _begin(indptr, rows, places, begins, column, span + 1)
+            high = min(low + BLOCK, last, base + SPAN)
             threshold = max(threshold, shared[query])
-            missing = rounding  # the most that the skipped terms can add, including rounding errors
-            omitted = 0
-            walked[:terms] = True
-            while omitted < choosable and missing + bounds[cheapest[omitted]] <= TOLERATED * threshold:
+            needed = threshold - above
+            missing = omitted = 0  # the most that the skipped terms can add, and their number
+            while omitted < terms - lowering and missing + bounds[cheapest[omitted]] <= TOLERATED * needed:
                 missing += bounds[cheapest[omitted]]
-                walked[cheapest[omitted]] = False
                 omitted += 1
-            low = last  # a block begins at the first document that one of the other terms still has
+            skip, end_of_skip = (0, omitted) if needed >= 1 else (terms - lowering, terms)  # in `cheapest`
+            walked[:terms] = True
+            for i in range(skip, end_of_skip):
+                walked[cheapest[i]] = False
+            added = 0
             for term in range(terms):
-                if walked[term]:
-                    cursors[term] = begins[term] = _seek(rows, cursors[term], ends[term], high, last)
-                    if cursors[term] < ends[term]:
-                        low = min(low, int(rows[cursors[term]]))
-            if low >= last:
-                break
-            high = min(low + BLOCK, last)
-            postings = _score_block(rows, values, factors, walked, terms, low, high, cursors, ends, scores)
-            cutoff = np.float32(threshold - missing) if omitted else threshold
-            if postings * REVISIT < high - low:
-                candidates = _revisit(rows, walked, terms, begins, cursors, low, cutoff, scores, near, partial)
+                if walked[term] and term_places[term] >= 0:
+                    chosen[added], chosen_factors[added] = term_places[term], multipliers[term]
+                    added += 1
+            postings = added * (high - low)
+            fours = added // 4 * 4
+            for i in range(0, fours, 4):
+                add_four_rows(common, chosen, chosen_factors, i, low, high, sums)
+            for i in range(fours, added):
+                add_row(common, chosen[i], chosen_factors[i], low, high, sums)
+            for term in range(terms):
+                if walked[term] and term_places[term] < 0:
+                    head = heads[term] = _seek(ids, cursors[term], ends[term], low - base, SPAN)
+                    cursors[term] = head
+                    if head < ends[term] and ids[head] < high - base:
+                        cursors[term] = add_list(
+                            ids, codes, head, ends[term], low - base, high - base, multipliers[term], sums
+                        )
+                        if zeros[term]:
+                            for position in range(head, cursors[term]):
+                                sums[np.int64(ids[position]) - (low - base)] -= zeros[term] * multipliers[term]
+                        postings += cursors[term] - head
+                else:
+                    heads[term] = cursors[term]
+            if not postings:
+                continue
+            cutoff = np.int32(max(least, needed - missing))
+            if least > 0 and postings * REVISIT < high - low:
+                candidates = revisit(ids, walked, terms, heads, cursors, low, low - base, cutoff, sums, near, partial)
             else:
                 if len(allowed):
                     for i in range(high - low):
-                        scores[np.uint64(i)] *= allowed[np.uint64(low + i)]
-                if threshold == SMALLEST and len(owners):
-                    cutoff = threshold = _guess_of_owners(scores, low, high, k, owners)
-                elif threshold == SMALLEST:
-                    cutoff = threshold = _guess(scores, high - low, k)
-                candidates = _scan(low, high, cutoff, scores, near, partial)
+                        sums[np.uint64(i)] *= allowed[np.uint64(low + i)]
+                if threshold == 0 and skip == end_of_skip:
+                    if len(owners):
+                        threshold = max(0, guess_of_owners(sums, low, high, k, owners) - below)
+                    else:
+                        threshold = max(0, guess(sums, high - low, k) - below)
+                    cutoff = np.int32(max(least, threshold - above))
+                candidates = scan(low, high, cutoff, sums, near, partial)
             for candidate in range(candidates):
-                row, score = near[candidate], partial[candidate]
+                row, score = near[candidate], np.int64(partial[candidate])
                 if len(allowed) and not allowed[row]:
                     continue
-                if omitted:
-                    most = score + missing
-                    for i in range(omitted - 1, -1, -1):
+                if skip < end_of_skip:
+                    score += missing
+                    for i in range(end_of_skip - 1, skip - 1, -1):
                         term = cheapest[i]
-                        cursors[term] = _seek(rows, cursors[term], ends[term], row, last)
-                        found[term] = 0
-                        if cursors[term] < ends[term] and rows[cursors[term]] == row:
-                            found[term] = factors[term] * values[cursors[term]]
-                        most += found[term] - bounds[term]
-                        if most < threshold:
+                        code = np.int64(zeros[term])
+                        if term_places[term] >= 0:
+                            code = np.int64(common[term_places[term], row])
+                        else:
+                            at = cursors[term] = _seek(ids, cursors[term], ends[term], row - base, SPAN)
+                            if at < ends[term] and ids[at] == row - base:
+                                code = np.int64(codes[at])
+                        score += (code - zeros[term]) * multipliers[term] - bounds[term]
+                        if score + above < threshold:
                             break
-                    if most < threshold:
-                        continue
-                    score = np.float32(0)
-                    for term in range(terms):
-                        if not walked[term]:
-                            score += found[term]
-                            continue
-                        position = _lower_bound(rows, begins[term], cursors[term], row)
-                        if position < cursors[term] and rows[position] == row:
-                            score += factors[term] * values[position]
-                if score < threshold:
+                if score + above < threshold:
                     continue
+                if count == len(kept):
+                    count = _drop(kept, kept_sums, count, threshold - above)
+                    if 2 * count > len(kept):
+                        kept = np.append(kept, np.empty_like(kept))
+                        kept_sums = np.append(kept_sums, np.empty_like(kept_sums))
+                kept[count], kept_sums[count] = row, score
+                count += 1
                 if len(owners):
-                    if held >= 0 and owners[held] == owners[row]:
-                        if score > best:
-                            held, best = row, score
+                    if held == owners[row]:
+                        best = score if score > best else best
                         continue
-                    held, row = row, held  # the passage that was held back is complete now
-                    best, score = score, best
-                    if row < 0:
+                    before, held = held, owners[row]  # the owner that was held back is complete now
+                    score, best = best, score
+                    if before < 0:
                         continue
-                hits = _offer(score, row, order[row], hits, out_scores[query], out_rows[query], ranks)
-                if hits == k:
-                    threshold = max(threshold, out_scores[query, 0])
-            shared[query] = max(shared[query], threshold)  # two calls may come here at once, and both scores are valid
+                found = _raise(heap, found, score)
+                if found == k:
+                    threshold = max(threshold, heap[0] - below)
+            shared[query] = max(shared[query], threshold)  # two calls may come here at once, and both are valid
         if held >= 0:
-            hits = _offer(best, held, order[held], hits, out_scores[query], out_rows[query], ranks)
-        out_counts[query] = hits
-        _sort_hits(hits, out_scores[query], out_rows[query], ranks)
+            found = _raise(heap, found, best)
+            if found == k:
+                threshold = max(threshold, heap[0] - below)
+        count = _drop(kept, kept_sums, count, threshold - above)
+        scores = _exact(
+            indptr,
+            rows,
+            values,
+            places,
+            begins,
+            ids,
+            common,
+            term_columns[:terms],
+            term_places,
+            factors,
+            kept[:count],
+        )
+        out_counts[query] = _choose(kept[:count], scores, order, owners, out_rows[query], out_scores[query], ranks)
 
 
 @_inner
-def _peak(values: NDArray[np.float32], begin: int, end: int) -> np.float32:
-    """The largest magnitude of values[begin:end]."""
-    peak = np.float32(0)
-    for position in range(begin, end):
-        peak = max(peak, abs(values[np.uint64(position)]))
-    return peak
-
-
-@_inner
-def _scan(
-    low: int,
-    high: int,
-    cutoff: np.float32,
-    scores: NDArray[np.float32],
-    near: NDArray[np.int32],
-    partial: NDArray[np.float32],
-) -> int:
-    """Copy the documents whose score reaches the cutoff to `near` and `partial`. Then set all scores to 0."""
-    count = 0
-    for begin in range(0, high - low, SCAN):
-        passing = np.int32(0)  # as wide as a score, which is twice as fast as 64 bits
-        for i in range(SCAN):
-            passing = np.int32(passing + np.int32(scores[np.uint64(begin + i)] >= cutoff))
-        if passing:
-            for i in range(begin, begin + SCAN):
-                if scores[i] >= cutoff:
-                    near[count], partial[count] = low + i, scores[i]
-                    count += 1
-        for i in range(SCAN):
-            scores[np.uint64(begin + i)] = 0
-    return count
-
-
-@_inner
-def _revisit(
-    rows: NDArray[np.int32],
-    walked: NDArray[np.bool_],
-    terms: int,
-    begins: NDArray[np.int64],
-    cursors: NDArray[np.int64],
-    low: int,
-    cutoff: np.float32,
-    scores: NDArray[np.float32],
-    near: NDArray[np.int32],
-    partial: NDArray[np.float32],
-) -> int:
-    """Do what `_scan` does, for a block with so few postings that reading them again is faster."""
-    count = 0
-    for term in range(terms):
-        if walked[term]:
-            for position in range(begins[term], cursors[term]):
-                row = rows[position]
-                score = scores[row - low]
-                scores[row - low] = 0
-                if score >= cutoff:
-                    near[count], partial[count] = row, score
-                    count += 1
-    ascending = np.argsort(near[:count])
-    near[:count] = near[:count][ascending]
-    partial[:count] = partial[:count][ascending]
-    return count
-
-
-@_inner
-def _score_block(
+def _top_k_by_values(
+    indptr: NDArray[np.int64],
     rows: NDArray[np.int32],
     values: NDArray[np.float32],
+    columns: NDArray[np.int64],
+    weights: NDArray[np.float32],
+    starts: NDArray[np.int64],
+    order: NDArray[np.int32],
+    allowed: NDArray[np.bool_],
+    owners: NDArray[np.int32],
+    first_query: int,
+    last_query: int,
+    first: int,
+    last: int,
+    k: int,
+    out_rows: NDArray[np.int32],
+    out_scores: NDArray[np.float32],
+    out_counts: NDArray[np.int64],
+) -> None:
+    """Do what `top_k` does without codes. The scores of all documents are summed exactly."""
+    one = np.uint64(1)
+    scores = np.zeros((last - first + SCAN - 1) // SCAN * SCAN, dtype=np.float32)
+    near = np.empty(len(scores), dtype=np.int32)
+    partial = np.empty(len(scores), dtype=np.float32)
+    ranks = np.empty(k, dtype=np.int32)
+    for query in range(first_query, last_query):
+        for term in range(starts[query], starts[query + 1]):
+            column, factor = columns[term], weights[term]
+            if column >= 0 and factor != 0:
+                begin, end = indptr[column], indptr[column + 1]
+                if first > 0 or last < len(order):
+                    begin, end = _lower_bound(rows, begin, end, first), _lower_bound(rows, begin, end, last)
+                position, stop = np.uint64(begin), np.uint64(end)
+                while position < stop:
+                    scores[np.uint32(rows[position] - first)] += factor * values[position]
+                    position += one
+        if len(allowed):
+            for i in range(last - first):
+                if not allowed[first + i]:
+                    scores[i] = 0
+        few = guess_of_owners(scores, first, last, k, owners) if len(owners) else guess(scores, last - first, k)
+        count = scan(first, last, few if few > SMALLEST else SMALLEST, scores, near, partial)
+        out_counts[query] = _choose(
+            near[:count], partial[:count], order, owners, out_rows[query], out_scores[query], ranks
+        )
+
+
+@_inner
+def _begin(
+    indptr: NDArray[np.int64],
+    rows: NDArray[np.int32],
+    places: NDArray[np.int32],
+    begins: NDArray[np.int64],
+    column: int,
+    span: int,
+) -> Any:
+    """The first posting of a column at or after the first document of a span."""
+    if places[column, 0] >= 0:
+        return begins[places[column, 0], min(span, begins.shape[1] - 1)]
+    if span == 0:
+        return indptr[column]
+    return _lower_bound(rows, indptr[column], indptr[column + 1], span * SPAN)
+
+
+@_inner
+def _drop(kept: NDArray[np.int32], sums: NDArray[np.int64], count: int, least: int) -> int:
+    """Remove the documents whose sum is below `least`. Returns how many are left."""
+    left = 0
+    for i in range(count):
+        if sums[i] >= least:
+            kept[left], sums[left] = kept[i], sums[i]
+            left += 1
+    return left
+
+
+@_inner
+def _exact(
+    indptr: NDArray[np.int64],
+    rows: NDArray[np.int32],
+    values: NDArray[np.float32],
+    places: NDArray[np.int32],
+    begins: NDArray[np.int64],
+    ids: NDArray[np.uint16],
+    common: NDArray[np.uint8],
+    columns: NDArray[np.int64],
+    term_places: NDArray[np.int64],
     factors: NDArray[np.float32],
-    walked: NDArray[np.bool_],
-    terms: int,
-    low: int,
-    high: int,
-    cursors: NDArray[np.int64],
-    ends: NDArray[np.int64],
+    wanted: NDArray[np.int32],
+) -> NDArray[np.float32]:
+    """The scores of the `wanted` rows, which are ascending. They are float32 sums in the order of the query's terms."""
+    out = np.zeros(len(wanted), dtype=np.float32)
+    for term in range(len(columns)):
+        column, place, factor = columns[term], term_places[term], factors[term]
+        span = -1
+        at = end = 0
+        for i in range(len(wanted)):
+            row = wanted[i]
+            if place >= 0 and common[place, row] == 0:
+                continue
+            if row // SPAN != span:
+                span = row // SPAN
+                at = _begin(indptr, rows, places, begins, column, span)
+                end = _begin(indptr, rows, places, begins, column, span + 1)
+            at = _seek(ids, at, end, row - span * SPAN, SPAN)
+            if at < end and ids[at] == row - span * SPAN:
+                out[i] += factor * values[at]
+                at += 1
+    return out
+
+
+@_inner
+def _choose(
+    rows: NDArray[np.int32],
     scores: NDArray[np.float32],
+    order: NDArray[np.int32],
+    owners: NDArray[np.int32],
+    out_rows: NDArray[np.int32],
+    out_scores: NDArray[np.float32],
+    ranks: NDArray[np.int32],
 ) -> int:
-    """Add the contributions of the terms in `walked` to the scores of [low, high). Returns their number.
-
-    `cursors` move from the first posting of the block to the first posting after it.
-    """
-    one, run, ahead = np.uint64(1), np.uint64(16), np.uint64(AHEAD)
-    postings = 0
-    for term in range(terms):
-        if not walked[term]:
-            continue
-        position, end, factor = np.uint64(cursors[term]), np.uint64(ends[term]), factors[term]
-        while position + run <= end and rows[position + run - one] < high:
-            prefetch(rows, position + ahead)
-            prefetch(values, position + ahead)
-            for i in range(16):
-                at = position + np.uint64(i)
-                scores[np.uint32(rows[at] - low)] += factor * values[at]
-            position += run
-        while position < end and rows[position] < high:
-            scores[np.uint32(rows[position] - low)] += factor * values[position]
-            position += one
-        postings += np.int64(position) - cursors[term]
-        cursors[term] = position
-    return postings
+    """Write the best documents to the outputs, best first. Returns their number. With `owners`, the best of each."""
+    hits, held = 0, -1
+    for i in range(len(rows) + 1):
+        at = i
+        if len(owners):
+            if i < len(rows) and (held < 0 or owners[rows[held]] == owners[rows[i]]):
+                if held < 0 or scores[i] > scores[held]:
+                    held = i
+                continue
+            at, held = held, i
+        if 0 <= at < len(rows) and scores[at] >= SMALLEST:
+            hits = _offer(scores[at], rows[at], order[rows[at]], hits, out_scores, out_rows, ranks)
+    _sort_hits(hits, out_scores, out_rows, ranks)
+    return hits
 
 
 @_inner
-def _guess(scores: NDArray[np.float32], width: int, k: int) -> np.float32:
-    """A score that at least `k` of the first `width` documents reach. SMALLEST if finding it is not cheap.
-
-    The scores are divided into more than k lanes. The best scores of the lanes belong to different documents. So at
-    least k documents reach the k-th best of them. This saves raising the threshold of the first block step by step.
-    """
-    lanes = (k * LANES + SCAN - 1) // SCAN * SCAN
-    if lanes * 4 > width:
-        return SMALLEST
-    bits = scores.view(np.int32)  # floats above 0 sort like their bits, and integers have a vectorised maximum
-    best = np.zeros(lanes, dtype=np.int32)
-    for begin in range(0, width - lanes + 1, lanes):
-        for lane in range(lanes):
-            best[np.uint64(lane)] = max(best[np.uint64(lane)], bits[np.uint64(begin + lane)])
-    kth = np.partition(best.view(np.float32), lanes - k)[lanes - k]
-    return kth if kth > SMALLEST else SMALLEST
-
-
-@_inner
-def _guess_of_owners(scores: NDArray[np.float32], low: int, high: int, k: int, owners: NDArray[np.int32]) -> np.float32:
-    """A score that at least `k` owners of the passages in [low, high) reach: the k-th best of the first owners.
-
-    SMALLEST if there are fewer than k.
-    """
-    width = min(high - low, max(SCAN * 16, k * SCAN // 2))
-    best = np.empty(width, dtype=np.float32)
-    count, last = 0, -1
-    for i in range(width):
-        if scores[i] >= SMALLEST:
-            if owners[low + i] != last:
-                last = owners[low + i]
-                best[count] = scores[i]
-                count += 1
-            elif scores[i] > best[count - 1]:
-                best[count - 1] = scores[i]
-    return SMALLEST if count < k else np.partition(best[:count], count - k)[count - k]
+def _raise(heap: NDArray[np.int64], count: int, number: np.int64) -> int:
+    """Put a number into the heap of the largest numbers, whose root is the smallest. Returns the size of the heap."""
+    if count < len(heap):
+        child = count
+        while child > 0 and heap[(child - 1) // 2] > number:
+            heap[child] = heap[(child - 1) // 2]
+            child = (child - 1) // 2
+        heap[child] = number
+        return count + 1
+    if number > heap[0]:
+        parent = 0
+        while True:
+            child = 2 * parent + 1
+            if child + 1 < count and heap[child + 1] < heap[child]:
+                child += 1
+            if child >= count or heap[child] >= number:
+                break
+            heap[parent] = heap[child]
+            parent = child
+        heap[parent] = number
+    return count
 
 
 @_inner
-def _lower_bound(rows: NDArray[np.int32], begin: int, end: int, row: int) -> int:
+def _lower_bound(rows: NDArray[np.int32] | NDArray[np.uint16], begin: int, end: int, row: int) -> int:
     """The first position in [begin, end) whose row is `row` or larger."""
     while begin < end:
         middle = begin + (end - begin) // 2
@@ -382,7 +512,7 @@ def _lower_bound(rows: NDArray[np.int32], begin: int, end: int, row: int) -> int
 
 
 @_inner
-def _seek(rows: NDArray[np.int32], begin: int, end: int, row: int, last: int) -> int:
+def _seek(rows: NDArray[np.int32] | NDArray[np.uint16], begin: int, end: int, row: int, last: int) -> int:
     """Do what `_lower_bound` does. It is faster if the answer is near `begin`, or if the rows are evenly spread."""
     if begin >= end or rows[begin] >= row:
         return begin
@@ -502,11 +632,17 @@ _POSTINGS = (_read(types.int64), _read(types.int32), _read(types.float32))
 _SIGNATURES: dict[Callable[..., Any], tuple[Any, ...]] = {
     top_k: (
         *_POSTINGS,
-        _changed(types.float32),
+        *(_changed(types.int32, 2), _changed(types.int64, 2), _changed(types.uint16), _changed(types.uint8)),
+        *(_changed(types.float32, 2), _changed(types.uint8, 2), types.bool_),
         *(_changed(types.int64), _changed(types.float32), _changed(types.int64)),
         *(_read(types.int32), _read(types.bool_), _read(types.int32)),
         *[types.int64] * 5,
-        *(_changed(types.float32), _changed(types.int32, 2), _changed(types.float32, 2), _changed(types.int64)),
+        *(_changed(types.int64), _changed(types.int32, 2), _changed(types.float32, 2), _changed(types.int64)),
+    ),
+    encode: (
+        *_POSTINGS,
+        *(_changed(types.int64), _changed(types.int32, 2), _changed(types.int64, 2), _changed(types.uint16)),
+        *(_changed(types.uint8), _changed(types.float32, 2), _changed(types.uint8, 2)),
     ),
     score_rows: (
         *_POSTINGS,

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from hybridsearch.adapters.memory import compiled, plain
 from hybridsearch.adapters.memory.codes import CodedQueries, Codes
+from hybridsearch.adapters.memory.impacts import CODED, Impacts
 from hybridsearch.adapters.memory.postings import read_only
 from hybridsearch.errors import HybridSearchError
 
@@ -34,11 +35,30 @@ PATIENCE = 1.0
 """The seconds of processor time that NumPy's loops may take before the compiled loops are read."""
 
 
+def prepare(impacts: Impacts, columns: NDArray[np.int64], queries: int) -> bool:
+    """Make the codes of the terms of a search if that is worth it. Returns whether all terms have codes.
+
+    Making the codes of a term takes as long as tens of searches without them. So they are made at the second search of
+    a term, or at the first search with several queries. Small indexes are as fast without codes.
+    """
+    kernels = _fetcher.kernels
+    if kernels is None or impacts.documents <= kernels.SMALL:
+        return False
+    if len(fresh := columns[impacts.searches[columns] < CODED]):
+        again = fresh[impacts.searches[fresh] > 0] if queries == 1 else fresh
+        kernels.encode(
+            *(impacts.indptr, impacts.rows, impacts.values, again),
+            *(impacts.places, impacts.begins, impacts.ids, impacts.codes, impacts.steps, impacts.common),
+        )
+        impacts.searches[fresh] = 1
+        impacts.searches[again] = CODED
+        return len(again) == len(fresh)
+    return True
+
+
 def top_k(
-    indptr: NDArray[np.int64],
-    rows: NDArray[np.int32],
-    values: NDArray[np.float32],
-    peaks: NDArray[np.float32],
+    impacts: Impacts,
+    coded: bool,
     columns: NDArray[np.int64],
     weights: NDArray[np.float32],
     starts: NDArray[np.int64],
@@ -50,29 +70,38 @@ def top_k(
     first: int,
     last: int,
     k: int,
-    shared: NDArray[np.float32],
+    shared: NDArray[np.int64],
     out_rows: NDArray[np.int32],
     out_scores: NDArray[np.float32],
     out_counts: NDArray[np.int64],
 ) -> None:
     """The best `k` documents of [first, last) for each of the queries [first_query, last_query), best first.
 
-    It has the arguments of `kernels.top_k`.
+    The arguments are those of `kernels.top_k`. `coded` is what `prepare` has returned.
     """
-    for query in range(first_query, last_query):
-        kernels = _fetcher.kernels
-        if kernels is not None:
-            kernels.top_k(
-                *(indptr, rows, values, peaks, columns, weights, starts, order, allowed, owners),
-                *(query, last_query, first, last, k, shared, out_rows, out_scores, out_counts),
-            )
-            return
+
+    def answer(query: int) -> None:
         a, b = starts[query : query + 2].tolist()
         out_counts[query] = _counted(
             plain.top_k,
-            *(indptr, rows, values, columns[a:b], weights[a:b], order, allowed, owners, first, last),
-            *(out_rows[query], out_scores[query]),
+            *(impacts.indptr, impacts.rows, impacts.values, columns[a:b], weights[a:b], order, allowed, owners),
+            *(first, last, out_rows[query], out_scores[query]),
         )
+
+    while _fetcher.kernels is None and first_query < last_query:
+        answer(first_query)
+        first_query += 1
+    if first_query == last_query or _fetcher.kernels is None:
+        return
+    _fetcher.kernels.top_k(
+        *(impacts.indptr, impacts.rows, impacts.values, impacts.places, impacts.begins, impacts.ids, impacts.codes),
+        *(impacts.steps, impacts.common, coded, columns, weights, starts, order, allowed, owners),
+        *(first_query, last_query, first, last, k, shared, out_rows, out_scores, out_counts),
+    )
+    if coded:
+        for query in range(first_query, last_query):
+            if out_counts[query] < 0:  # float32 sums could overflow
+                answer(query)
 
 
 def score_rows(

@@ -18,6 +18,7 @@ from hybridsearch.adapters.memory.arrays import (
     check_length,
     check_starts,
 )
+from hybridsearch.adapters.memory.impacts import Impacts
 from hybridsearch.corpus.files import REPAIR
 from hybridsearch.errors import IndexCorruptedError
 from hybridsearch.vectors import SparseQuery, SparseVectors, Vocabulary
@@ -39,7 +40,6 @@ class Postings:
         values: Values, never 0, float32 of shape (postings,).
         lengths: Sums of the values of each document, float32 of shape (documents,). If the values are term
             frequencies, these are document lengths.
-        peaks: Largest magnitude of the values of each term, float32 of shape (terms,). -1 until a search needs it.
 
     >>> matrix = csr_array(np.array([[1, 0, 2], [0, 0, 3]], dtype=np.float32))
     >>> postings = Postings.from_vectors(SparseVectors(matrix, Vocabulary(["wing", "lift", "flow"])))
@@ -69,7 +69,6 @@ class Postings:
         self.rows = read_only(rows)
         self.values = read_only(values)
         self.lengths = read_only(lengths)
-        self.peaks = _unknown(len(indptr) - 1)
         self._terms = terms
 
     @classmethod
@@ -197,6 +196,11 @@ class Postings:
                 f"A term of the index is damaged ({error}). Open the index with verify=True, which names the damaged "
                 f"file. Then {REPAIR}."
             ) from error
+
+    @cached_property
+    def impacts(self) -> Impacts:
+        """The codes of the values."""
+        return Impacts(self, self.values)
 
     @cached_property
     def longest(self) -> int:
@@ -346,8 +350,8 @@ class LexicalWeights:
         """The values, float32 of shape (postings,), in the order of `Postings.values`.
 
         They are valid for the terms that were given to `ensure`."""
-        self.peaks = _unknown(len(postings.peaks))
-        """The largest magnitude of the values of each term, as in `Postings.peaks`."""
+        self.impacts = Impacts(postings, self.values, postings.impacts)
+        """The codes of the values."""
 
     def ensure(self, terms: Iterable[str]) -> None:
         """Make `values` valid for these terms. Unknown terms are ignored."""
@@ -385,11 +389,6 @@ def read_only(array: NDArray[Scalar]) -> NDArray[Scalar]:
 
 def _empty(postings: int) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
     return np.empty(postings, dtype=np.int32), np.empty(postings, dtype=np.float32)
-
-
-def _unknown(terms: int) -> NDArray[np.float32]:
-    """Peaks that are not known yet. Threads that compute a peak at the same time write the same number."""
-    return np.full(terms, -1, dtype=np.float32)
 
 
 def _starts(counts: NDArray[np.integer | np.bool_]) -> NDArray[np.int64]:

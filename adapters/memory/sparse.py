@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hybridsearch.adapters.memory import loops
+from hybridsearch.adapters.memory.impacts import Impacts
 from hybridsearch.adapters.memory.plain import first_of_each
 from hybridsearch.adapters.memory.postings import LexicalWeights, Postings, TermStatistics, read_only
 from hybridsearch.adapters.memory.threads import WORKERS, run
@@ -52,8 +53,8 @@ class SparseSlice:
         return self.postings.values if self.weights is None else self.weights.values
 
     @property
-    def peaks(self) -> NDArray[np.float32]:
-        return self.postings.peaks if self.weights is None else self.weights.peaks
+    def impacts(self) -> Impacts:
+        return self.postings.impacts if self.weights is None else self.weights.impacts
 
 
 def search(
@@ -160,12 +161,13 @@ class _Batch:
 class _Walk:
     """The search of one slice: the arguments of the loop, and the pieces of its results."""
 
-    __slots__ = ("_batch", "_columns", "_k", "_pieces", "_shared", "_slice")
+    __slots__ = ("_batch", "_coded", "_columns", "_k", "_pieces", "_shared", "_slice")
 
     def __init__(self, slice: SparseSlice, batch: _Batch, k: int) -> None:
         self._slice, self._batch, self._k = slice, batch, k
         self._columns = slice.postings.columns(batch.terms)
-        self._shared = np.zeros(batch.queries, dtype=np.float32)
+        self._coded = loops.prepare(slice.impacts, self._columns, batch.queries)
+        self._shared = np.zeros(batch.queries, dtype=np.int64)
         self._pieces: list[_Piece] = []
 
     def postings(self) -> int:
@@ -220,14 +222,12 @@ class _Walk:
 
     def _walk(self, piece: _Piece, first_query: int, last_query: int, first: int, last: int) -> None:
         """Search documents [first, last) for some of the queries."""
-        slice, postings = self._slice, self._slice.postings
+        slice = self._slice
         rows, scores, counts = piece
         if first < last:
             loops.top_k(
-                postings.indptr,
-                postings.rows,
-                read_only(slice.values),
-                slice.peaks,
+                slice.impacts,
+                self._coded,
                 self._columns,
                 self._batch.weights,
                 self._batch.starts,

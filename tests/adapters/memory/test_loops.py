@@ -21,8 +21,9 @@ from scipy.sparse import csc_array, random_array
 
 from hybridsearch.adapters.memory import compiled, loops, plain
 from hybridsearch.adapters.memory.dense import DenseMatrix
+from hybridsearch.adapters.memory.postings import Postings
 from hybridsearch.errors import StorageError
-from hybridsearch.vectors import DenseVectors
+from hybridsearch.vectors import DenseVectors, Vocabulary
 
 TEN = """
 import json, sys, time
@@ -50,10 +51,10 @@ def python(code: str, *arguments: str | Path, **environment: str) -> str:
 
 @given(
     seed=st.integers(0, 2**31),
-    documents=st.sampled_from([1, 2, 50, 9000, 20_000]),
+    documents=st.sampled_from([1, 2, 50, 9000, 20_000, 65_537]),
     terms=st.integers(0, 12),
     density=st.sampled_from([0.0, 0.01, 0.3, 0.9]),
-    exact=st.booleans(),
+    kind=st.sampled_from(["few", "near", "far", "tiny", "huge", "equal"]),
     k=st.sampled_from([1, 3, 10, 1000]),
     share=st.sampled_from([None, 0.0, 0.02, 0.5]),
     part=st.booleans(),
@@ -65,19 +66,24 @@ def test_both_find_the_same_documents_with_the_same_float32_scores(
     documents: int,
     terms: int,
     density: float,
-    exact: bool,
+    kind: str,
     k: int,
     share: float | None,
     part: bool,
     passages: int | None,
 ) -> None:
-    """Postings with values of many magnitudes, to test the order of summation, or with few values, to test ties."""
+    """Postings with values of many magnitudes, to test the order of summation, or with few values, to test ties.
+
+    More than 16,384 documents are searched by codes, whose largest error depends on the largest value of each term.
+    """
     rng = np.random.default_rng(seed)
     matrix = csc_array(random_array((documents, 10), density=density, rng=rng, dtype=np.float32))
     matrix.sort_indices()
-    matrix.data = rng.choice([-1, 1, 2], len(matrix.data)) * (
-        np.ceil(matrix.data * 3) if exact else matrix.data * 10 ** rng.uniform(-1, 1, len(matrix.data))
-    ).astype(np.float32)
+    exact, size = kind in ("few", "equal"), len(matrix.data)
+    signs = [-1, 1, 2] if seed % 2 else [1, 2]
+    powers = {"near": rng.uniform(-1, 1, size), "far": rng.uniform(-20, 20, size), "tiny": -42.0, "huge": 36.0}
+    matrix.data = np.ceil(matrix.data * 3) if exact else (matrix.data + 0.1) * 10.0 ** powers[kind]
+    matrix.data = np.ones(size) if kind == "equal" else rng.choice(signs, size) * matrix.data
     indptr, rows, values = matrix.indptr.astype(np.int64), matrix.indices.astype(np.int32), matrix.data
     values = values.astype(np.float32)
     order = rng.permutation(documents).astype(np.int32)
@@ -86,7 +92,6 @@ def test_both_find_the_same_documents_with_the_same_float32_scores(
     columns = rng.integers(-1, 10, terms)
     columns = columns[np.sort(np.unique(columns, return_index=True)[1])]
     weights = (rng.integers(-1, 4, len(columns)) * (1 if exact else rng.random(len(columns)))).astype(np.float32)
-    peaks = np.full(10, -1, np.float32)
     owners = np.empty(0, np.int32)
     if passages is not None:  # the passages of an owner are beside each other, and are in order
         owners = np.sort(rng.integers(0, documents // passages + 1, documents)).astype(np.int32)
@@ -95,9 +100,12 @@ def test_both_find_the_same_documents_with_the_same_float32_scores(
         array.flags.writeable = False
     found_rows, found_scores = np.empty((1, k), np.int32), np.empty((1, k), np.float32)
     counts, starts = np.zeros(1, np.int64), np.array([0, len(columns)])
-    compiled_loops.top_k(
-        *(indptr, rows, values, peaks, columns, weights, starts, order, allowed, owners),
-        *(0, 1, first, last, k, np.zeros(1, np.float32), found_rows, found_scores, counts),
+    names = Vocabulary([str(number) for number in range(10)])
+    impacts = Postings(indptr, rows, values, np.zeros(documents, np.float32), names).impacts
+    coded = loops.prepare(impacts, columns, 2 if seed % 4 else 1)  # one query does not yet make codes
+    loops.top_k(
+        *(impacts, coded, columns, weights, starts, order, allowed, owners),
+        *(0, 1, first, last, k, np.zeros(1, np.int64), found_rows, found_scores, counts),
     )
     plain_rows, plain_scores = np.empty(k, np.int32), np.empty(k, np.float32)
     count = plain.top_k(
