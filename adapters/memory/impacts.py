@@ -9,13 +9,8 @@ stored a second time, as a row with the code of each document, because adding su
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from numpy.typing import NDArray
-
-if TYPE_CHECKING:
-    from hybridsearch.adapters.memory.postings import Postings
 
 CODED = 2
 """The number of searches of a term whose codes are made."""
@@ -67,12 +62,19 @@ class Impacts:
         "values",
     )
 
-    def __init__(self, postings: Postings, values: NDArray[np.float32], like: Impacts | None = None) -> None:
+    def __init__(
+        self,
+        documents: int,
+        indptr: NDArray[np.int64],
+        rows: NDArray[np.int32],
+        values: NDArray[np.float32],
+        like: Impacts | None = None,
+    ) -> None:
         """`like` is for other values of the same postings, and has the document numbers that both need."""
-        terms, documents = len(postings.indptr) - 1, postings.documents
-        self.documents, self.indptr, self.rows, self.values = documents, postings.indptr, postings.rows, values
+        terms = len(indptr) - 1
+        self.documents, self.indptr, self.rows, self.values = documents, indptr, rows, values
         if like is None:
-            counts, spans = np.diff(postings.indptr), -(-documents // SPAN)
+            counts, spans = np.diff(indptr), -(-documents // SPAN)
             long, common = counts >= _LONG * max(1, spans), counts * _COMMON >= max(1, documents)
             self.places = np.empty((terms, 2), dtype=np.int32)
             self.places[:, 0] = np.where(long, np.cumsum(long) - 1, -1)

@@ -200,7 +200,7 @@ class Postings:
     @cached_property
     def impacts(self) -> Impacts:
         """The codes of the values."""
-        return Impacts(self, self.values)
+        return Impacts(self.documents, self.indptr, self.rows, self.values)
 
     @cached_property
     def longest(self) -> int:
@@ -350,7 +350,7 @@ class LexicalWeights:
         """The values, float32 of shape (postings,), in the order of `Postings.values`.
 
         They are valid for the terms that were given to `ensure`."""
-        self.impacts = Impacts(postings, self.values, postings.impacts)
+        self.impacts = Impacts(postings.documents, postings.indptr, postings.rows, self.values, postings.impacts)
         """The codes of the values."""
 
     def ensure(self, terms: Iterable[str]) -> None:
