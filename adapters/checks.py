@@ -63,6 +63,16 @@ def check_explained(request: Request, retriever: RetrieverSchema) -> None:
         )
 
 
+def lexical_retriever(schema: Schema, name: str) -> RetrieverSchema:
+    """The schema of a lexical retriever. Raises InvalidArgumentError if it is of another kind or unknown."""
+    retriever = retriever_of(schema, name)
+    if retriever.kind != "lexical":
+        raise InvalidArgumentError(
+            f"Retriever {name!r} is {retriever.kind}. Only the terms of lexical retrievers are counted."
+        )
+    return retriever
+
+
 def check_batch_size(size: int) -> None:
     """Raises InvalidArgumentError if `size` is not a size for the batches of a scan."""
     if size < 1:

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from hybridsearch.evaluation.recall import RecallReport as RecallReport
     from hybridsearch.evaluation.recall import recall as recall
     from hybridsearch.evaluation.tuning import tune as tune
+    from hybridsearch.feedback import RM3 as RM3
+    from hybridsearch.feedback import Rocchio as Rocchio
     from hybridsearch.fusion import RRF as RRF
     from hybridsearch.fusion import AdaptiveFusion as AdaptiveFusion
     from hybridsearch.fusion import ScoreFusion as ScoreFusion
@@ -84,12 +86,14 @@ _HOMES = {
     "NativeBM25": "encoders.native",
     "Passages": "passages",
     "Pipeline": "evaluation.pipeline",
+    "RM3": "feedback",
     "RRF": "fusion",
     "Ranking": "ranking",
     "RayCluster": "indexing.cluster",
     "RecallReport": "evaluation.recall",
     "Recency": "rerank",
     "Results": "hits",
+    "Rocchio": "feedback",
     "ScoreFusion": "fusion",
     "Snippet": "snippets",
     "Sparse": "encoders.sparse",

@@ -637,6 +637,27 @@ class Vectored(Backend, Protocol):
 
 
 @runtime_checkable
+class Counted(Backend, Protocol):
+    """A backend that counts the documents that have a term. `hs.RM3` needs it, because it leaves out frequent terms."""
+
+    def document_frequencies(self, retriever: str, terms: Sequence[str]) -> tuple[Sequence[int], int]:
+        """Count the documents that have each term.
+
+        Args:
+            retriever: Name of a lexical retriever.
+            terms: Distinct terms.
+
+        Returns:
+            The number of documents that have each term, in the order of `terms`, and the number of all documents. If
+            the retriever reads passages, both count passages. Unknown terms have 0.
+
+        Raises:
+            InvalidArgumentError: The retriever is unknown, or it is not lexical.
+        """
+        ...
+
+
+@runtime_checkable
 class Lister(Backend, Protocol):
     """A backend that lists the passages of a few documents much faster than the passages of all hits of a search.
 

@@ -38,7 +38,7 @@ class InvalidArgumentError(HybridSearchError, ValueError):
 
 
 class NoRetrieverError(InvalidArgumentError):
-    """A search has no retriever to ask, because the fusion gives the weight 0 to all of them."""
+    """A search has no retriever to ask, because the fusion gives the weight 0 to all of them, or none for feedback."""
 
 
 class DocumentError(HybridSearchError, ValueError):

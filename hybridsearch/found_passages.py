@@ -13,7 +13,6 @@ from hybridsearch.hits import LazyPassages, PassageHit
 from hybridsearch.passages import with_passages
 from hybridsearch.ranking import EMPTY, Ranking, round_score
 from hybridsearch.readers.pages import pages_of
-from hybridsearch.vectors import PassageSpans
 
 
 class FoundPassages:
@@ -62,12 +61,10 @@ class FoundPassages:
         """The spans of the document's best passages, which `read` reads. Empty if it reads the whole document."""
         return [(one.start, one.end) for one in self.of(id)[:passages]] if self._any else []
 
-    def row_of_best(self, id: str, passages: PassageSpans, document: int) -> int:
-        """The row of the document's best passage in `passages`. It is the first passage if none was found."""
-        first, after = (int(bound) for bound in passages.offsets[document : document + 2])
+    def best_span(self, id: str) -> tuple[int, int] | None:
+        """The span of the document's best passage. None if no passage was found."""
         best = self.of(id)[:1] if self._any else ()
-        spans = passages.spans[first:after].tolist()
-        return first + next((n for n, span in enumerate(spans) if best and span == [best[0].start, best[0].end]), 0)
+        return (best[0].start, best[0].end) if best else None
 
     def _merged(self, id: str) -> tuple[PassageHit, ...]:
         document = self._documents[id]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeAlias, overload
 
 from hybridsearch.documents import Document
 from hybridsearch.errors import BackendError, HybridSearchError
+from hybridsearch.feedback import Expansion
 from hybridsearch.fusion.fused import Fused, FusedHit, RetrieverHit
 from hybridsearch.messages import number_of, visible
 from hybridsearch.rerank import Likeness, TokenMatch
@@ -133,6 +134,8 @@ class Explanation:
         grouped: Ids of the other documents of the group among the candidates, best first.
         notes: Sentences about the query if no retriever has the document in its ranking. A note says, for example, that
             each word of the query is a stop word.
+        feedback: What feedback did to the query, by retriever: the documents that it read, and the terms that it
+            added. Empty for a search without feedback.
     """
 
     query: str
@@ -152,6 +155,7 @@ class Explanation:
     notes: tuple[str, ...] = ()
     blend: float = 0.0
     matches: tuple[TokenMatch, ...] = ()
+    feedback: Mapping[str, Expansion] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Convert the explanation to a dict that JSON can hold."""
@@ -170,6 +174,7 @@ class Explanation:
             **({"blend": self.blend} if self.blend else {}),
             **({"matches": [asdict(one) for one in self.matches]} if self.matches else {}),
             **({"notes": list(self.notes)} if self.notes else {}),
+            **({"feedback": {name: one.to_dict() for name, one in self.feedback.items()}} if self.feedback else {}),
         }
 
     def __str__(self) -> str:
@@ -207,6 +212,8 @@ class Explanation:
             yield f"  {name}: {place}"
             if terms := self.terms.get(name):
                 yield "    " + ", ".join(f"{term} {weight:.3f}" for term, weight in terms.items())
+            if expansion := self.feedback.get(name):
+                yield from (f"    {line}" for line in expansion.lines())
         if self.matches:
             sums: dict[tuple[str, str], float] = {}  # by words, which have several tokens
             for one in self.matches:
@@ -377,8 +384,9 @@ class Results(Sequence[Hit]):
             only a part of the query, found no term in it or searched for synonyms, that no document has a field of the
             filter or matches it, that the index is empty, that nothing reaches `min_score`, or that a boost or a group
             had no effect.
-        timings: Seconds of each stage (`"encode NAME"`, `"search"`, `"fuse"`, `"fetch"`, `"rerank"`) for the whole
-            call. If retrievers work side by side, `"search"` leaves out the longest `"encode NAME"`.
+        timings: Seconds of each stage (`"encode NAME"`, `"feedback"`, `"search"`, `"fuse"`, `"fetch"`, `"rerank"`) for
+            the whole call. `"feedback"` is the first pass. If retrievers work side by side, `"search"` includes it, and
+            leaves out the longest `"encode NAME"`.
     """
 
     query: str

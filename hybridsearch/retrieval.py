@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hybridsearch import arguments
-from hybridsearch.backends import AsyncBackend, Backend, Explainer, Lister, Request, Vectored
+from hybridsearch.backends import AsyncBackend, Backend, Explainer, Lister, Request
 from hybridsearch.documents import Document
 from hybridsearch.encoders import Encoder, encode
 from hybridsearch.errors import (
@@ -24,6 +24,8 @@ from hybridsearch.errors import (
     InvalidArgumentError,
     RetrieverError,
 )
+from hybridsearch.expanding import expand, first_requests, read_vectors
+from hybridsearch.feedback import Expansion, Planned
 from hybridsearch.filters import Condition, Filter
 from hybridsearch.found_passages import FoundPassages
 from hybridsearch.fusion import Fusion
@@ -35,7 +37,7 @@ from hybridsearch.rerank import Reranker, TokenMatch, score_pairs, similarities
 from hybridsearch.selection import Candidate, Selection
 from hybridsearch.side_by_side import in_a_thread, in_tasks, in_threads
 from hybridsearch.snippets import Finder
-from hybridsearch.vectors import QueryVector, SparseQuery, TextQuery, take
+from hybridsearch.vectors import QueryVector, SparseQuery, TextQuery
 
 _LIKENESS: Final = ("dense", "sparse", "lexical", "text")
 """The kinds of retrievers in the order in which their vectors are taken to compare documents."""
@@ -71,6 +73,7 @@ class Plan:
         passages: Names of the retrievers that read passages, of those that are asked.
         selection: How the hits are chosen from the ranked documents.
         exact: Whether a ranking does not depend on how many documents are asked for. Default False.
+        feedback: Feedback by the name of the retriever whose queries it expands.
     """
 
     retrievers: tuple[str, ...]
@@ -87,6 +90,7 @@ class Plan:
     passages: tuple[str, ...] = ()
     selection: Selection = field(default_factory=Selection)
     exact: bool = False
+    feedback: Mapping[str, Planned] = field(default_factory=dict)
 
     def results(self, queries: Iterable[str]) -> list[Results]:
         """Find the best documents for each of several queries.
@@ -135,6 +139,9 @@ class Plan:
             return self._nothing()
         if self._at_once():
             answers = self.encode(queries)
+            if self.feedback:
+                with _timed(answers.timings, "feedback"):
+                    answers = self._fed_back(answers)
             with _timed(answers.timings, "search"):
                 flat = self.backend.search(_flat(answers.requests))
             return _with_rankings(answers, flat)
@@ -142,6 +149,7 @@ class Plan:
         def one(name: str) -> Answers:
             answers = self._encode(name, queries)
             with _blame(name):
+                answers = self._fed_back(answers)
                 return _with_rankings(answers, self.backend.search(_flat(answers.requests)))
 
         timings: dict[str, float] = {}
@@ -167,6 +175,9 @@ class Plan:
             return self._nothing()
         if self._at_once():
             answers = await asyncio.to_thread(self.encode, queries)
+            if self.feedback:
+                with _timed(answers.timings, "feedback"):
+                    answers = await self._afed_back(answers)
             with _timed(answers.timings, "search"):
                 flat = await backend.asearch(_flat(answers.requests))
             return _with_rankings(answers, flat)
@@ -174,6 +185,7 @@ class Plan:
         async def one(name: str) -> Answers:
             answers = await in_a_thread(partial(self._encode, name, queries))
             with _blame(name):
+                answers = await self._afed_back(answers)
                 return _with_rankings(answers, await backend.asearch(_flat(answers.requests)))
 
         timings: dict[str, float] = {}
@@ -236,6 +248,22 @@ class Plan:
         requests = [Request(name, vector, self.depth, self.filter, listed) for vector in vectors]
         said = [note or _note_of(vector) for note, vector in zip(notes, vectors, strict=True)]
         return Answers({name: requests}, {}, notes={name: said}, timings=timings)
+
+    def _fed_back(self, answers: Answers) -> Answers:
+        """The answers with the requests of the second pass, for retrievers with feedback."""
+        first = first_requests(answers.requests, self.feedback)
+        return self._expanded(answers, self.backend.search(first)) if first else answers
+
+    async def _afed_back(self, answers: Answers) -> Answers:
+        """What `_fed_back` returns, for an `AsyncBackend`."""
+        first = first_requests(answers.requests, self.feedback)
+        if not first or not isinstance(self.backend, AsyncBackend):
+            return answers
+        return await in_a_thread(partial(self._expanded, answers, await self.backend.asearch(first)))
+
+    def _expanded(self, answers: Answers, first: Sequence[Ranking]) -> Answers:
+        requests, expansions = expand(answers.requests, self.feedback, first, self.backend, self.encoder)
+        return replace(answers, requests={**answers.requests, **requests}, expansions=expansions)
 
     def _gather(self, given: Mapping[str, Answers | BaseException], timings: dict[str, float]) -> Answers:
         """The answers of all retrievers as one. Raises the error of a retriever that is not optional."""
@@ -307,7 +335,7 @@ class Plan:
         for i, query in enumerate(queries):
             requests = {name: answers.requests[name][i] for name in answers.rankings}
             matches, words = (self._matched_by(name, query, found[i], candidates[i]) for name in ("matches", "words"))
-            explain = partial(self._explain, query, requests, matches)
+            explain = partial(self._explain, query, requests, matches, answers.expansions_of(i))
             chosen = chooser.choose(candidates[i], partial(self._similarities, found[i]))
             page = chosen[chooser.offset :][:top_k]
             finder = Finder(requests, self.encoder, partial(matched_terms, self.backend), words)
@@ -432,16 +460,12 @@ class Plan:
                 f"Retriever {name!r} has no vectors, and MMR needs some: name another retriever of the index, such as "
                 "hs.MMR(retriever='dense')."
             )
-        ids = [one.document.id for one in candidates]
-        if kinds[name] != "lexical" and isinstance(self.backend, Vectored):  # terms are counted again in no time
-            batch = self.backend.fetch_vectors(ids, name)
-            there = {document.id: row for row, document in enumerate(batch.documents)}
-            if len(there) == len(ids):
-                rows = [there[id] for id in ids]
-                if batch.passages is not None and len(batch.vectors[name]) == len(batch.passages):
-                    rows = [found.row_of_best(id, batch.passages, row) for id, row in zip(ids, rows, strict=True)]
-                return similarities(take(batch.vectors[name], rows))
-        return similarities(encode(self.encoder(name), [found.read(one.document.id) for one in candidates]))
+        documents = {one.document.id: one.document for one in candidates}
+        parts = [(id, found.best_span(id)) for id in documents]
+        there, vectors = read_vectors(self.backend, name, kinds[name], self.encoder, parts, documents)
+        if len(there) < len(parts):  # a document was deleted meanwhile
+            vectors = encode(self.encoder(name), [found.read(id) for id in documents])
+        return similarities(vectors)
 
     def _matched_by(
         self, method: str, query: str, found: FoundPassages, candidates: Sequence[Candidate]
@@ -459,6 +483,7 @@ class Plan:
         query: str,
         requests: Mapping[str, Request],
         matches: Callable[[str], tuple[TokenMatch, ...]] | None,
+        expansions: Mapping[str, Expansion],
         hits: Sequence[Hit],
     ) -> list[Explanation]:
         """Explanations of hits for one query."""
@@ -482,6 +507,7 @@ class Plan:
                 grouped=hit.grouped,
                 blend=0.0 if hit.reranker_score is None else getattr(self.reranker, "blend", 0.0),
                 matches=() if matches is None else matches(hit.id),
+                feedback=expansions,
             )
             for hit in hits
         ]
@@ -545,6 +571,8 @@ class Answers:
         failures: Reason by name, for each optional retriever that failed or was too slow.
         notes: One sentence or `""` for each query, by retriever name.
         timings: Seconds of each stage.
+        expansions: What feedback did to each query, by the name of a retriever with feedback. None for a query for
+            which the first pass found nothing.
     """
 
     requests: Mapping[str, Sequence[Request]]
@@ -552,6 +580,12 @@ class Answers:
     failures: Mapping[str, str] = field(default_factory=dict)
     notes: Mapping[str, Sequence[str]] = field(default_factory=dict)
     timings: dict[str, float] = field(default_factory=dict)
+    expansions: Mapping[str, Sequence[Expansion | None]] = field(default_factory=dict)
+
+    def expansions_of(self, number: int) -> dict[str, Expansion]:
+        """Collect what feedback did to one query, by retriever name."""
+        of_query = {name: of_retriever[number] for name, of_retriever in self.expansions.items()}
+        return {name: one for name, one in of_query.items() if one is not None}
 
     def notes_of(self, number: int) -> list[str]:
         """Collect the notes on one query. Each note begins with the retriever's name."""
@@ -602,7 +636,7 @@ def _with_rankings(answers: Answers, flat: Sequence[Ranking]) -> Answers:
     """The answers with their rankings, which `flat` has in the order of `_flat(answers.requests)`."""
     rest = iter(flat)
     rankings = {name: [next(rest) for _ in asked] for name, asked in answers.requests.items()}
-    return Answers(answers.requests, rankings, answers.failures, answers.notes, answers.timings)
+    return replace(answers, rankings=rankings)
 
 
 def _joined(parts: Sequence[Answers]) -> Answers:
@@ -613,7 +647,8 @@ def _joined(parts: Sequence[Answers]) -> Answers:
     rankings = {name: of_retriever for part in parts for name, of_retriever in part.rankings.items()}
     notes = {name: of_retriever for part in parts for name, of_retriever in part.notes.items()}
     timings = {stage: seconds for part in parts for stage, seconds in part.timings.items()}
-    return Answers(requests, rankings, notes=notes, timings=timings)
+    expansions = {name: of_retriever for part in parts for name, of_retriever in part.expansions.items()}
+    return Answers(requests, rankings, notes=notes, timings=timings, expansions=expansions)
 
 
 class _blame:  # noqa: N801 (a class, because contextlib takes longer than the rest of a small search)

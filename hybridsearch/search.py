@@ -20,6 +20,7 @@ from hybridsearch.corpus.remote import PACKAGES
 from hybridsearch.documents import Document, spellings
 from hybridsearch.encoders import Encoder
 from hybridsearch.errors import BackendError, IndexNotFoundError, InvalidArgumentError, NoRetrieverError
+from hybridsearch.feedback import Feedback, Planned, check_feedback
 from hybridsearch.filters import Compare, Condition, Filter
 from hybridsearch.forks import after_fork
 from hybridsearch.fusion import RRF, Fusion, make_fusion, read_fusion
@@ -58,6 +59,7 @@ class SearchOptions(TypedDict, total=False):
     boost: Boost | Sequence[Boost] | None
     group_by: str | None
     diversity: MMR | None
+    feedback: Feedback | Sequence[Feedback] | None
 
 
 class HybridSearch:
@@ -393,6 +395,7 @@ class HybridSearch:
         boost: Boost | Sequence[Boost] | None = None,
         group_by: str | None = None,
         diversity: MMR | None = None,
+        feedback: Feedback | Sequence[Feedback] | None = None,
     ) -> Results:
         """Find the best documents for a query.
 
@@ -415,6 +418,8 @@ class HybridSearch:
             boost: Boosts that raise scores by metadata, such as `hs.Recency("published")` or `hs.FieldBoost(...)`.
             group_by: Metadata field of which each value gives one hit, the best. The hit names the others.
             diversity: `hs.MMR(...)` for hits that differ from each other. None for the best hits.
+            feedback: `hs.RM3(...)` for BM25, `hs.Rocchio(...)` for dense and sparse retrievers, or a list of them. The
+                first documents of the retriever then expand its query, and it searches again. None for one search.
 
         Returns:
             The hits, best first, with notes and timings.
@@ -440,6 +445,7 @@ class HybridSearch:
             boost=boost,
             group_by=group_by,
             diversity=diversity,
+            feedback=feedback,
         )
         return plan.results(queries)[0]
 
@@ -466,6 +472,7 @@ class HybridSearch:
         filter: Mapping[str, Any] | None = None,
         retrievers: Collection[str] | None = None,
         candidates: int | None = None,
+        feedback: Feedback | Sequence[Feedback] | None = None,
     ) -> list[dict[str, Ranking]]:
         """Get the ranking of each retriever for each query, before the rankings are merged.
 
@@ -474,6 +481,7 @@ class HybridSearch:
             filter: Filter in the language of `hybridsearch.filters`. None searches all documents.
             retrievers: Names of the retrievers to ask. None asks all.
             candidates: Number of documents in each ranking. None uses the setting.
+            feedback: `hs.RM3(...)`, `hs.Rocchio(...)` or a list of them, as in `search`.
 
         Returns:
             For each query, in order, the rankings by retriever name.
@@ -484,7 +492,7 @@ class HybridSearch:
         >>> [{name: ranking.ids for name, ranking in found.items()} for found in search.rankings(["wing", "jet"])]
         [{'bm25': ('a',)}, {'bm25': ('b',)}]
         """
-        plan = self.plan(filter=filter, retrievers=retrievers, candidates=candidates, reranker=None)
+        plan = self.plan(filter=filter, retrievers=retrievers, candidates=candidates, reranker=None, feedback=feedback)
         return replace(plan, passages=()).ask(queries).by_query
 
     async def asearch(self, query: str, top_k: int = 10, **options: Unpack[SearchOptions]) -> Results:
@@ -535,6 +543,7 @@ class HybridSearch:
         boost: Boost | Sequence[Boost] | None = None,
         group_by: str | None = None,
         diversity: MMR | None = None,
+        feedback: Feedback | Sequence[Feedback] | None = None,
     ) -> Plan:
         """Check the arguments of a search, and make the `Plan` that answers queries with them.
 
@@ -553,6 +562,7 @@ class HybridSearch:
             boost: Boosts that raise scores by metadata, as in `search`.
             group_by: Metadata field of which each value gives one hit, as in `search`.
             diversity: `hs.MMR(...)` for hits that differ from each other, as in `search`.
+            feedback: `hs.RM3(...)`, `hs.Rocchio(...)` or a list of them, as in `search`.
 
         Returns:
             The plan.
@@ -595,10 +605,17 @@ class HybridSearch:
             passages=tuple(name for name in names if self.passages and name not in (self.passages.whole or ())),
             selection=Selection.of(offset, min_score, boost, diversity, group_by, list(self._encoders.given)),
             exact=len(names) == 1 and self._is_exact(names[0]),
+            feedback={} if feedback is None else self._planned(feedback, names),
         )
 
     def explain(
-        self, query: str, id: str, *, retrievers: Collection[str] | None = None, candidates: int | None = None
+        self,
+        query: str,
+        id: str,
+        *,
+        retrievers: Collection[str] | None = None,
+        candidates: int | None = None,
+        feedback: Feedback | Sequence[Feedback] | None = None,
     ) -> Explanation:
         """Explain the place of one document in the results of a query.
 
@@ -609,6 +626,7 @@ class HybridSearch:
             id: Id of the document.
             retrievers: Names of the retrievers to ask. None asks all.
             candidates: Number of documents that are read from each retriever. None uses the setting.
+            feedback: `hs.RM3(...)`, `hs.Rocchio(...)` or a list of them, as in `search`.
 
         Returns:
             Ranks, scores and contributions of the document, and its matched terms.
@@ -623,7 +641,8 @@ class HybridSearch:
         if document is None:
             raise InvalidArgumentError(f"There is no document {id!r} in the index.")
         id = document.id
-        plan = replace(self.plan(1, retrievers=retrievers, candidates=candidates), top_k=None)
+        plan = self.plan(1, retrievers=retrievers, candidates=candidates, feedback=feedback)
+        plan = replace(plan, top_k=None)
         answers = plan.ask([query])
         for hit in plan.merge([query], answers)[0]:
             if hit.id == id:
@@ -631,8 +650,9 @@ class HybridSearch:
         requests = {name: of[0] for name, of in answers.requests.items()}
         found = all_matched_terms(self._backend, requests, {name: [id] for name in requests})
         terms = {name: of_retriever[id] for name, of_retriever in found.items()}
-        notes = tuple(answers.notes_of(0))
-        return Explanation(query, id, {}, terms, repr(self.fusion), None, None, None, None, notes=notes)
+        notes, fed_back = tuple(answers.notes_of(0)), answers.expansions_of(0)
+        fusion = repr(self.fusion)
+        return Explanation(query, id, {}, terms, fusion, None, None, None, None, notes=notes, feedback=fed_back)
 
     # Saving, refreshing and closing
 
@@ -846,6 +866,10 @@ class HybridSearch:
         if self._encoders.schema is None:
             self.refresh()
         return self._encoders.schema is not None
+
+    def _planned(self, feedback: Feedback | Sequence[Feedback], names: Sequence[str]) -> dict[str, Planned]:
+        schema = self._encoders.schema
+        return check_feedback(feedback, names, {} if schema is None else schema.retrievers, self._backend)
 
     def _is_exact(self, name: str) -> bool:
         schema = self._encoders.schema

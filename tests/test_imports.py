@@ -15,8 +15,8 @@ ROOT = Path(__file__).resolve().parents[1]
 LAYERS = [
     "messages", "errors", "arguments", "folders", "forks", "progress", "access", "tables", "documents", "readers",
     "vectors", "ranking", "filters", "listing", "weighting", "registry", "backends", "places", "corpus", "encoders",
-    "sentences", "passages", "fusion", "rerank", "selection", "snippets", "context", "hits", "found_passages",
-    "side_by_side", "retrieval", "indexing",
+    "sentences", "passages", "fusion", "rerank", "selection", "snippets", "context", "feedback", "hits",
+    "found_passages", "expanding", "side_by_side", "retrieval", "indexing",
     "search", "opening", "evaluation", "training", "integrations", "service", "testing",
     "adapters", "cli", "__main__",
 ]  # fmt: skip

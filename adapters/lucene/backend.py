@@ -419,6 +419,10 @@ class LuceneBackend(Dialect):
         """What each matched term adds to the raw scores of several retrievers, with one `_msearch`."""
         return self._channel.run(self._explaining(requests, ids))
 
+    def document_frequencies(self, retriever: str, terms: Sequence[str]) -> tuple[list[int], int]:
+        """The number of documents that have each term, and of all documents. See `hybridsearch.backends.Counted`."""
+        return self._channel.run(self._counting_terms(retriever, terms))
+
     def scan(self, batch_size: int = 1024) -> Iterator[EncodedBatch]:
         """All documents with their vectors, as they are when the first batch is taken."""
         check_batch_size(batch_size)
@@ -503,6 +507,11 @@ class LuceneBackend(Dialect):
         self._current()
         yield from self._refreshing()
         return (yield from self._asking(lambda target: self._ask(target, target.searcher.count(filter))))
+
+    def _counting_terms(self, retriever: str, terms: Sequence[str]) -> Steps[tuple[list[int], int]]:
+        self._current()
+        yield from self._refreshing()
+        return (yield from self._asking(lambda to: self._ask(to, to.searcher.document_frequencies(retriever, terms))))
 
     def _ask(self, target: Target, rounds: Generator[list[Search], list[Json], T]) -> Steps[T]:
         return msearch(target.address, watched(rounds, target))

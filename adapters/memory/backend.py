@@ -356,6 +356,10 @@ class MemoryBackend:
         """
         return self._current().explain(request, ids)
 
+    def document_frequencies(self, retriever: str, terms: Sequence[str]) -> tuple[list[int], int]:
+        """The number of documents that have each term, and of all documents. See `hybridsearch.backends.Counted`."""
+        return self._current().document_frequencies(retriever, terms)
+
     def scan(self, batch_size: int = 1024) -> Iterator[EncodedBatch]:
         """All documents with their vectors, as they were when the scan began."""
         check_batch_size(batch_size)

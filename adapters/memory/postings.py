@@ -316,6 +316,13 @@ class TermStatistics:
                 break
         return [known.get(term, 0.0) for term in terms]
 
+    def frequencies(self, terms: Sequence[str]) -> NDArray[np.int64]:
+        """The number of documents that have each term."""
+        frequency = np.zeros(len(terms), dtype=np.int64)
+        for postings, live in self._parts:
+            frequency += postings.document_frequency(terms, live)
+        return frequency
+
     def weigh(self, query: SparseQuery) -> SparseQuery:
         """The query with its weights, which are counts, multiplied by idf."""
         return SparseQuery(query.terms, (np.array(self.idf(query.terms)) * query.weights).astype(np.float32))
@@ -325,9 +332,7 @@ class TermStatistics:
         terms = [term for term in terms if any(term in postings.vocabulary.index for postings, _ in self._parts)]
         if not terms:
             return
-        frequency = np.zeros(len(terms), dtype=np.int64)
-        for postings, live in self._parts:
-            frequency += postings.document_frequency(terms, live)
+        frequency = self.frequencies(terms)
         idf = self.weighting.idf(np.maximum(frequency, 1), self.documents)
         self._idf.update(zip(terms, np.where(frequency > 0, idf, 0.0).tolist(), strict=True))
 

@@ -15,7 +15,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridsearch.adapters.checks import check_explained, dense_query, hits_of, retriever_of, sparse_query
+from hybridsearch.adapters.checks import (
+    check_explained,
+    dense_query,
+    hits_of,
+    lexical_retriever,
+    retriever_of,
+    sparse_query,
+)
 from hybridsearch.adapters.memory import sparse
 from hybridsearch.adapters.memory.passages import Lazy, best_passages, find_documents, spans_of
 from hybridsearch.adapters.memory.postings import TermStatistics
@@ -199,6 +206,10 @@ class State:
             explained[position] = sparse.explain(slices[number], query, rows)[0]
         return explained
 
+    def document_frequencies(self, name: str, terms: Sequence[str]) -> tuple[list[int], int]:
+        statistics = self._statistics_of(name, lexical_retriever(self.schema, name))
+        return statistics.frequencies(terms).tolist(), statistics.documents
+
     def _answer(self, requests: Sequence[Request]) -> list[Ranking]:
         """Answer requests that differ only in the query."""
         name, filter = requests[0].retriever, requests[0].filter
@@ -321,8 +332,9 @@ class State:
 
     def _lexical(self, name: str, retriever: RetrieverSchema) -> TermStatistics | None:
         """The statistics that BM25 needs. None for a retriever that is not lexical."""
-        if retriever.kind != "lexical":
-            return None
+        return self._statistics_of(name, retriever) if retriever.kind == "lexical" else None
+
+    def _statistics_of(self, name: str, retriever: RetrieverSchema) -> TermStatistics:
         if name not in self._statistics:
             parts = [(view.segment.postings(name), view.allowed(None, name)) for view in self.views]
             self._statistics[name] = TermStatistics(parts, weighting_of(name, retriever))

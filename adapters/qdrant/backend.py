@@ -321,6 +321,11 @@ class QdrantBackend:
         found = self._connection.run(self._asking(lambda searcher: searcher.explain(request, distinct)))
         return [dict(found.get(id, {})) for id in ids]
 
+    def document_frequencies(self, retriever: str, terms: Sequence[str]) -> tuple[list[int], int]:
+        """The number of documents that have each term, and of all documents. See `hybridsearch.backends.Counted`."""
+        self._current()
+        return self._connection.run(self._asking(lambda searcher: searcher.document_frequencies(retriever, terms)))
+
     def scan(self, batch_size: int = 1024) -> Iterator[EncodedBatch]:
         """All documents with their vectors. Documents that are added or deleted meanwhile may be missing or not."""
         check_batch_size(batch_size)

@@ -14,6 +14,7 @@ vectors get equal scores. A server scores each vector separately.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -22,7 +23,14 @@ import numpy as np
 from numpy.typing import NDArray
 from qdrant_client import models
 
-from hybridsearch.adapters.checks import check_explained, dense_query, hits_of, retriever_of, sparse_query
+from hybridsearch.adapters.checks import (
+    check_explained,
+    dense_query,
+    hits_of,
+    lexical_retriever,
+    retriever_of,
+    sparse_query,
+)
 from hybridsearch.adapters.qdrant.connection import Steps, call
 from hybridsearch.adapters.qdrant.filters import compile_filter
 from hybridsearch.adapters.qdrant.index import Index, passages_of
@@ -42,7 +50,12 @@ MAX_FETCH = 256
 
 _WIDTH = 4  # passages that one request asks for, for each document or passage that is wanted
 
+_COUNTED = 10_000  # texts whose terms one request reads
+
 _KEYS = 1000  # documents whose sort fields one request reads
+
+_IDF_OF_ALL = models.SearchParams(idf=models.IdfCorpusParams(corpus=models.Filter()))
+"""The idf comes from the documents that are there now."""
 
 OVERSAMPLING = 3.0
 """The number of candidates of quantized vectors for one hit. They are scored again with the full vectors."""
@@ -190,16 +203,11 @@ class Searcher:
         }
         if not retrievers:
             return {}
-        having = [
-            models.FieldCondition(
-                key=f"{self.index.counts_key(name)}.terms", match=models.MatchValue(value=numbers[term])
-            )
-            for name, term in retrievers
-        ]
+        having = [self._having(name, numbers[term]) for name, term in retrievers]
         where = list(dict.fromkeys(map(self._collection_of, retrievers.values())))
         counted: list[tuple[str, models.Filter | None]] = [(collection, None) for collection in where]
         for retriever, condition in zip(retrievers.values(), having, strict=True):
-            counted.append((self._collection_of(retriever), models.Filter(must=[condition])))
+            counted.append((self._collection_of(retriever), condition))
         counts = yield [call(of, "count", count_filter=filter, exact=True) for of, filter in counted]
         number = {collection: int(answer.count) for collection, answer in zip(where, counts, strict=False)}
         idf = {}
@@ -208,6 +216,71 @@ class Searcher:
             texts = number[self._collection_of(retriever)]
             idf[key] = float(weighting.idf(np.array(min(n, texts)), texts)) if n else 0.0
         return idf
+
+    def document_frequencies(self, name: str, terms: Sequence[str]) -> Steps[tuple[list[int], int]]:
+        """The number of documents or passages that have each term, and of all of them.
+
+        A server is asked for the number of documents, or for the idf if it computes it. In the embedded engine either
+        takes as long for one term as reading the terms of all documents, so these are read.
+        """
+        collection = self._collection_of(lexical_retriever(self.index.schema, name))
+        numbers = yield from self.terms.numbers(terms)
+        texts = int((yield call(collection, "count", exact=True)).count)
+        counts: dict[int, int]
+        if self.embedded:
+            counts = yield from self._counted_here(collection, name)
+        elif name in self.index.idf:
+            counts = yield from self._counts_by_idf(collection, name, list(numbers.values()), texts)
+        else:
+            asked = [
+                call(collection, "count", count_filter=self._having(name, n), exact=True) for n in numbers.values()
+            ]
+            answers = (yield asked) if asked else []
+            counts = {n: int(answer.count) for n, answer in zip(numbers.values(), answers, strict=True)}
+        return [counts.get(numbers[term], 0) if term in numbers else 0 for term in terms], texts
+
+    def _having(self, name: str, number: int) -> models.Filter:
+        """The condition that a text has the term with this number."""
+        key = f"{self.index.counts_key(name)}.terms"
+        return models.Filter(must=[models.FieldCondition(key=key, match=models.MatchValue(value=number))])
+
+    def _counted_here(self, collection: str, name: str) -> Steps[dict[int, int]]:
+        """The number of texts that have each term, from the counts of all texts."""
+        found: Counter[int] = Counter()
+        key, offset = self.index.counts_key(name), None
+        while True:
+            some = {"limit": _COUNTED, "offset": offset, "with_payload": [f"{key}.terms"], "with_vectors": False}
+            points, offset = yield call(collection, "scroll", **some)
+            for point in points:
+                found.update(point.payload[key]["terms"])
+            if offset is None:
+                return found
+
+    def _counts_by_idf(self, collection: str, name: str, numbers: Sequence[int], texts: int) -> Steps[dict[int, int]]:
+        """The number of texts that have each term, from the idf that Qdrant multiplies the weight of the best hit by.
+
+        The scores have 24 bits, so the number may be wrong by one in some hundred thousand.
+        """
+        vector = self.index.vector(name)
+        requests = [
+            models.QueryRequest(
+                query=models.SparseVector(indices=[number], values=[1.0]),
+                using=vector,
+                limit=1,
+                with_payload=False,
+                with_vector=[vector],
+                params=_IDF_OF_ALL,
+            )
+            for number in numbers
+        ]
+        answers = (yield call(collection, "query_batch_points", requests=requests)) if requests else []
+        counts = {}
+        for number, answer in zip(numbers, answers, strict=True):
+            for point in answer.points:
+                found = point.vector[vector]
+                weight = dict(zip(found.indices, found.values, strict=True))[number]
+                counts[number] = round((texts + 1) / np.exp(point.score / weight) - 0.5)
+        return counts
 
     def _collection_of(self, retriever: RetrieverSchema) -> str:
         """The collection with the vectors of a retriever. That of the documents may be named by an alias."""
@@ -259,7 +332,7 @@ class Searcher:
             quantization = models.QuantizationSearchParams(ignore=exact, rescore=True, oversampling=OVERSAMPLING)
             return models.SearchParams(exact=exact, hnsw_ef=self.ef_search, quantization=quantization)
         if request.retriever in self.index.idf:
-            return models.SearchParams(idf=models.IdfCorpusParams(corpus=models.Filter()))
+            return _IDF_OF_ALL
         return None
 
     def count(self, filter: Filter | None) -> Steps[int]:

@@ -14,6 +14,7 @@ import typer
 from hybridsearch.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
+    from hybridsearch.feedback import Feedback
     from hybridsearch.rerank import Reranker
     from hybridsearch.search import HybridSearch
 
@@ -96,6 +97,15 @@ FusionName = Annotated[
         "wrote. Default: the fusion of the index (rrf, unless the index was made with another one).",
         "--fusion",
         callback=_checked_fusion,
+    ),
+]
+FeedbackNames = Annotated[
+    str | None,
+    of_search(
+        "NAMES",
+        "Feedback, with commas: the first documents expand the query, and the retriever searches again. rm3 is for "
+        "BM25, and rocchio for dense and sparse retrievers. rm3:20 reads 20 documents. Default: none.",
+        "--feedback",
     ),
 ]
 Candidates = Annotated[
@@ -201,6 +211,13 @@ def backend_options(given: list[str] | None, hnsw: bool = False, place: str = ""
             with contextlib.suppress(ValueError, RecursionError):
                 options[key] = json.loads(value)
     return options or None
+
+
+def feedback_of(names: str | None) -> list[Feedback] | None:
+    """The feedback that `--feedback NAMES` gives."""
+    from hybridsearch.feedback import read_feedback
+
+    return None if names is None else [read_feedback(name) for name in split_names(names) or []]
 
 
 def split_names(names: str | None) -> list[str] | None:

@@ -18,6 +18,7 @@ from hybridsearch.cli.arguments import (
     MODELS,
     arg,
     backend_options,
+    feedback_of,
     flag,
     of_data,
     of_index,
@@ -147,6 +148,7 @@ def evaluate(
     fusion: arguments.FusionName = None,
     rerank: arguments.Rerank = None,
     rerank_blend: arguments.RerankBlend = None,
+    feedback: arguments.FeedbackNames = None,
     precision: arguments.Precision = None,
     runtime: arguments.Runtime = None,
     option: arguments.Options = None,
@@ -175,7 +177,9 @@ def evaluate(
     run = ways(precision, runtime)
     with hs.open(place, backend_options=backend_options(option), **run) as searcher, _going_on_from(work):
         reranker: Any = arguments.reranker(rerank, rerank_blend, **run) or "configured"
-        system = Pipeline(searcher, split_names(retrievers), fusion, candidates, reranker)
+        system = Pipeline(
+            searcher, split_names(retrievers), fusion, candidates, reranker, feedback=feedback_of(feedback)
+        )
         comparison = experiment.compare(
             {"system": system},
             data,
@@ -308,6 +312,8 @@ def compare(
       bm25:0.3+dense:0.7+minmax  with weights
       rrf:20                     RRF with k = 20
       rrf+rerank:50              first 50 documents reranked by --reranker
+      bm25+rm3                   BM25 with the feedback RM3; rocchio is for
+                                 dense and sparse, rm3:20 reads 20 documents
       rrf+candidates:200         200 documents read from each retriever
       ours.trec                  a run file (also ours.trec.gz)
       ours=SYSTEM                any of these under another name

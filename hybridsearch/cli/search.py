@@ -10,7 +10,17 @@ import typer
 
 from hybridsearch.cli import arguments
 from hybridsearch.cli.app import SEARCHING, Verb, app
-from hybridsearch.cli.arguments import arg, backend_options, check_hnsw, flag, of_search, opt, split_names, ways
+from hybridsearch.cli.arguments import (
+    arg,
+    backend_options,
+    check_hnsw,
+    feedback_of,
+    flag,
+    of_search,
+    opt,
+    split_names,
+    ways,
+)
 from hybridsearch.cli.terminal import WELCOME, Session, parse_filter, print_json, print_plain
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.messages import number_of, redacted
@@ -77,6 +87,7 @@ def search(
             max=1,
         ),
     ] = None,
+    feedback: arguments.FeedbackNames = None,
     synonyms: arguments.Synonyms = None,
     hnsw: arguments.Hnsw = False,
     option: arguments.Options = None,
@@ -120,6 +131,7 @@ def search(
         "boost": _recency(recent),
         "group_by": group_by,
         "diversity": None if mmr is None else hs.MMR(mmr),
+        "feedback": feedback_of(feedback),
     }
     run = ways(precision, runtime)
     with _open(place, synonyms, backend_options=backend_options(option, hnsw, place), **run) as searcher:
@@ -151,6 +163,7 @@ def explain(
     id: Annotated[str, arg("ID", "Id of the document.")],
     retrievers: arguments.Names = None,
     candidates: arguments.Candidates = None,
+    feedback: arguments.FeedbackNames = None,
     synonyms: arguments.Synonyms = None,
     option: arguments.Options = None,
     as_json: arguments.Json = False,
@@ -161,7 +174,13 @@ def explain(
       hybridsearch explain papers "boundary layer on a wing" some-document-id
     """
     with _open(place, synonyms, backend_options=backend_options(option)) as searcher:
-        explanation = searcher.explain(" ".join(words), id, retrievers=split_names(retrievers), candidates=candidates)
+        explanation = searcher.explain(
+            " ".join(words),
+            id,
+            retrievers=split_names(retrievers),
+            candidates=candidates,
+            feedback=feedback_of(feedback),
+        )
     if as_json:
         print_json(explanation.to_dict())
     else:

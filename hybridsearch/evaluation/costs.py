@@ -20,14 +20,14 @@ from numpy.typing import ArrayLike
 
 from hybridsearch.backends import Described
 from hybridsearch.documents import Document
-from hybridsearch.encoders import encode
+from hybridsearch.encoders import Encoder, encode
 from hybridsearch.encoders.cache import no_cache
 from hybridsearch.evaluation.pipeline import SystemPlan
 from hybridsearch.evaluation.results import LATENCY_TOP_K, Cost, Histogram, Sparsity, Timing
 from hybridsearch.evaluation.stages import Stages, reordered
 from hybridsearch.progress import progress_bar
 from hybridsearch.search import HybridSearch
-from hybridsearch.vectors import QueryVector, SparseQuery, SparseVectors
+from hybridsearch.vectors import QueryVector, SparseQuery, SparseVectors, Vectors
 
 T = TypeVar("T")
 
@@ -187,9 +187,13 @@ class _Known:
     """An encoder for one query whose vector is known already."""
 
     vector: QueryVector
+    encoder: Encoder
 
     def encode_queries(self, texts: Sequence[str]) -> list[QueryVector]:
         return [self.vector]
+
+    def encode_fields(self, documents: Sequence[Document]) -> Vectors:
+        return encode(self.encoder, documents)
 
 
 def _timed(plan: SystemPlan, stages: Stages, sample: Sequence[str], encoders: _Encoders) -> Cost:
@@ -252,12 +256,14 @@ def _within(seconds: float, measure: Callable[[int], T], count: int) -> list[T]:
 def _time_index(
     plan: SystemPlan, search: HybridSearch, text: str, vectors: Mapping[str, QueryVector]
 ) -> dict[str, float]:
-    encoder: Callable[[str], Any] = lambda name: _Known(vectors[name])  # noqa: E731
+    encoder: Callable[[str], Any] = lambda name: _Known(vectors[name], search.retrievers[name])  # noqa: E731
     asks = replace(plan.asks(search), top_k=LATENCY_TOP_K, encoder=encoder)
     started = time.perf_counter()
     (results,) = asks.results([text])
     total = time.perf_counter() - started
     spent = {stage: results.timings[stage] for stage in ("search", "fuse", "rerank") if stage in results.timings}
+    if "feedback" in results.timings:
+        spent["search"] += results.timings["feedback"]
     return spent | {"total": total}
 
 
@@ -293,6 +299,7 @@ def _identity(plan: SystemPlan, stages: Stages, sample: Sequence[str]) -> list[A
     else:
         asked = [[list(ranking) for ranking in stages.rankings(plan, query).values()] for query in sample]
     parts = [plan.retrievers, plan.depth, repr(plan.fusion), repr(plan.reranker), repr(plan.filter), LATENCY_TOP_K]
+    parts += [plan.feedback_of(name) for name in plan.feedback]
     return ["stages", *asked, *parts, [stages.queries[query] for query in sample]]
 
 

@@ -66,19 +66,20 @@ def make_details(
         for plan in plans
         for query in (queries if plan.retrievers else ())
     }
-    asked: dict[tuple[int, str, str], tuple[SystemPlan, dict[str, None]]] = {}  # once for all systems
+    asked: dict[tuple[int, str, str, str], tuple[SystemPlan, dict[str, None]]] = {}  # once for all systems
     for plan in plans:
         for query in queries:
             best = (shown[plan.name][query] or EMPTY).ids[:HITS]
             for name, ranks in listed.get((plan.name, query), {}).items():
-                _, of_all = asked.setdefault((id(plan.source), name, query), (plan, {}))
+                key = id(plan.source), name, query, plan.feedback_of(name)
+                _, of_all = asked.setdefault(key, (plan, {}))
                 of_all.update(dict.fromkeys(one for one in best if one in ranks))
     terms = {key: _terms(plan, key[1], key[2], stages, list(ids)) for key, (plan, ids) in asked.items()}
 
     def hits(plan: SystemPlan, query: str) -> tuple[DetailHit, ...]:
         best = (shown[plan.name][query] or EMPTY).top(HITS)
         ranks_of = listed.get((plan.name, query), {})
-        found = {name: terms[id(plan.source), name, query] for name in ranks_of}
+        found = {name: terms[id(plan.source), name, query, plan.feedback_of(name)] for name in ranks_of}
         windows = _windows(plan, query, stages, [documents[one] for one in best.ids if one in documents], found)
         return tuple(
             DetailHit(

@@ -344,7 +344,7 @@ class _Singles:
         return name, scores[name]
 
     def _score(self, plan: SystemPlan, name: str) -> Scores:
-        key = (id(plan.source), name, repr(plan.filter), plan.depth)
+        key = (id(plan.source), name, repr(plan.filter), plan.depth, plan.feedback_of(name))
         if key not in self._known:
             rankings = {query: self._stages.ranking(plan, name, query).top(self._top_k) for query in self._qrels}
             self._known[key] = score_rankings(rankings, self._qrels, self._measures)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
 from hybridsearch import arguments
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.evaluation.results import Kind
+from hybridsearch.feedback import Feedback, Planned
 from hybridsearch.filters import Filter
 from hybridsearch.fusion import RRF, Fusion, read_fusion
 from hybridsearch.ranking import Ranking, read_trec
@@ -37,6 +38,8 @@ class Pipeline:
         reranker: Reranker. "configured" takes the reranker of the index, and none for runs. None takes none. For runs
             it reads the documents of the data set.
         filter: Filter of the documents (see `hybridsearch.filters`). Only an index can have one.
+        feedback: `hs.RM3(...)`, `hs.Rocchio(...)` or a list of them, as in `HybridSearch.search`. Only an index can
+            have it.
 
     >>> import hybridsearch as hs
     >>> runs = {"bm25": {"q1": hs.Ranking.from_scores({"a": 2.0})}, "dense": {"q1": hs.Ranking.from_scores({"b": 0.5})}}
@@ -50,11 +53,13 @@ class Pipeline:
     candidates: int | None = None
     reranker: Reranker | Literal["configured"] | None = CONFIGURED
     filter: Mapping[str, Any] | None = None
+    feedback: Feedback | Sequence[Feedback] | None = None
 
     def __repr__(self) -> str:
         runs = not isinstance(self.source, HybridSearch)
         given: dict[str, Any] = {"retrievers": self.retrievers, "fusion": self.fusion, "candidates": self.candidates}
         given |= {"reranker": None if self.reranker == CONFIGURED else self.reranker, "filter": self.filter}
+        given["feedback"] = self.feedback
         set_here = [f"{name}={value!r:.200}" for name, value in given.items() if value is not None]
         source = f"runs {', '.join(map(repr, self.source))}" if runs else repr(self.source)  # type: ignore[arg-type]
         return f"Pipeline({', '.join([source, *set_here])})"
@@ -78,9 +83,12 @@ class Pipeline:
                 candidates=self.candidates,
                 fusion=self.fusion,
                 reranker=self.reranker,
+                feedback=self.feedback,
             )
-            names, fusion, depth = plan.retrievers, plan.fusion, plan.depth
-            return SystemPlan(name, self.source, names, fusion, depth, plan.reranker, plan.filter, top_k)
+            names, fusion, depth, fed_back = plan.retrievers, plan.fusion, plan.depth, plan.feedback
+            return SystemPlan(
+                name, self.source, names, fusion, depth, plan.reranker, plan.filter, top_k, feedback=fed_back
+            )
         return self._resolve_runs(name, top_k)
 
     def _check_tuned(self) -> None:
@@ -106,6 +114,10 @@ class Pipeline:
         if self.filter is not None:
             raise InvalidArgumentError(
                 f"System {name!r} has runs as its source, and runs cannot be filtered: leave out filter."
+            )
+        if self.feedback is not None:
+            raise InvalidArgumentError(
+                f"System {name!r} has runs as its source, and runs cannot be searched again: leave out feedback."
             )
         asked = list(self.source) if self.retrievers is None else arguments.names(self.retrievers)
         fusion, candidates = read_fusion(RRF() if self.fusion is None else self.fusion, self.candidates)
@@ -144,6 +156,7 @@ class SystemPlan:
         oracle: Whether the reranker also gets the relevant documents that retrieval missed.
         file: Path of the run file of a single run. "" for rankings from memory.
         notes: A sentence for each run file with equal scores, or with ranks that contradict the scores.
+        feedback: Feedback by retriever name.
     """
 
     name: str
@@ -157,6 +170,7 @@ class SystemPlan:
     oracle: bool = False
     file: str = ""
     notes: tuple[str, ...] = ()
+    feedback: Mapping[str, Planned] = field(default_factory=dict)
 
     def asks(self, search: HybridSearch, names: Collection[str] | None = None, depth: int | None = None) -> Plan:
         """How the index `search` is asked. Every retriever must answer, also an optional one.
@@ -174,7 +188,12 @@ class SystemPlan:
             fusion=self.fusion,
             reranker=self.reranker,
         )
-        return replace(plan, optional=(), timeout={})
+        feedback = {name: of for name, of in self.feedback.items() if name in plan.retrievers}
+        return replace(plan, optional=(), timeout={}, feedback=feedback)
+
+    def feedback_of(self, name: str) -> str:
+        """The feedback of a retriever as text. "" for none."""
+        return repr(self.feedback[name].method) if name in self.feedback else ""
 
     @property
     def kind(self) -> Kind:
@@ -194,6 +213,7 @@ class SystemPlan:
         parts = [" + ".join(self.retrievers)]
         if len(self.retrievers) == 1 and isinstance(self.source, HybridSearch):
             parts = [repr(self.source.retrievers[self.retrievers[0]])]
+        parts += dict.fromkeys(repr(of.method) for of in self.feedback.values())
         if len(self.retrievers) > 1:
             parts += [repr(self.fusion), f"{self.depth} candidates"]
         if self.reranker is not None:

@@ -8,6 +8,7 @@ bm25:0.3+dense:0.7+minmax   with weights
 bm25+dense+rrf:20           RRF with k = 20
 bm25+dense+rerank:50        first 50 documents reranked (`rerank` alone: as many as the reranker's `top_k`)
 bm25+dense+candidates:200   200 documents read from each retriever
+bm25+rm3                    BM25 with the feedback RM3; rocchio is for dense and sparse, rm3:20 reads 20 documents
 ours=bm25+dense+minmax      any of these under another name
 runs/ours.trec              a TREC run file (also ours.trec.gz), under the name "ours"
 theirs=runs/ours.trec       a run file under another name
@@ -21,6 +22,8 @@ from pathlib import Path
 
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.evaluation.pipeline import Pipeline, Run
+from hybridsearch.feedback import NAMES as FEEDBACK
+from hybridsearch.feedback import Feedback, read_feedback
 from hybridsearch.fusion import RRF, Fusion
 from hybridsearch.fusion.files import fusion_names, named_fusion
 from hybridsearch.readers.compression import plain_name
@@ -144,6 +147,7 @@ def _parse(
     fusion: tuple[str, float | None] | None = None
     candidates: int | None = None
     chosen: Reranker | None = None
+    feedback: list[Feedback] = []
     for part in spec.split("+"):
         name, value = _part(part, spec)
         if name in known:
@@ -154,6 +158,8 @@ def _parse(
             fusion = name, value
         elif name == "rerank":
             chosen = _reranker(reranker, value, spec)
+        elif name in FEEDBACK:
+            feedback.append(read_feedback(part))
         elif name == "candidates" and value is not None:
             candidates = _whole(value, part, spec)
         elif name in runs:
@@ -165,12 +171,13 @@ def _parse(
             retrievers, fusions = ", ".join(known) or "none is given", ", ".join(fusion_names())
             raise InvalidArgumentError(
                 f"The system {spec!r} has the unknown part {part!r}. A part is a retriever ({retrievers}), a fusion "
-                f"({fusions}, or a file that `tune` saved), rerank, candidates:N, or an existing run file."
+                f"({fusions}, or a file that `tune` saved), rerank, candidates:N, feedback "
+                f"({', '.join(FEEDBACK)}), or an existing run file."
             )
     asked = list(weights) or known
     weighted = any(value is not None for value in weights.values())
     given = {name: 1.0 if value is None else value for name, value in weights.items()} if weighted else None
-    return Pipeline(source, asked, _fusion(fusion, given, spec), candidates, chosen)
+    return Pipeline(source, asked, _fusion(fusion, given, spec), candidates, chosen, feedback=feedback or None)
 
 
 def _part(part: str, spec: str) -> tuple[str, float | None]:

@@ -150,7 +150,8 @@ class Stages:
         if self.folder is None or not self.queries:
             return ask()
         identity = self.index_digest(search), self.fingerprint(search, name)
-        digest = _digest(*identity, self.queries, depth, repr(plan.filter), *(["passages"] if passages else []))
+        beside = [part for part in ("passages" if passages else "", plan.feedback_of(name)) if part]
+        digest = _digest(*identity, self.queries, depth, repr(plan.filter), *beside)
         path = self.folder / "rankings" / f"{name}-{digest}.parquet"
         if path.exists() and (kept := _read_asked(path)) is not None:
             return kept
@@ -342,7 +343,7 @@ class _PairScores:
 def _asked_key(search: HybridSearch, plan: SystemPlan, name: str) -> tuple[Any, ...]:
     """A key that is equal for plans that share answers. An approximate search of another depth has other answers."""
     approximate = search.backend.capabilities.approximate
-    return id(search), name, repr(plan.filter), plan.depth if approximate else None
+    return id(search), name, repr(plan.filter), plan.depth if approximate else None, plan.feedback_of(name)
 
 
 _SCHEMA = pa.schema(

@@ -86,6 +86,15 @@ class TokenMatch(BaseModel):
     end: int | None
 
 
+class Expansion(BaseModel):
+    """What feedback did to a query of one retriever."""
+
+    method: str
+    documents: dict[str, float] = Field(description="Feedback documents with their scores of the first pass.")
+    terms: dict[str, float] = Field(description="Terms that were added, with their weights in the new query.")
+    passages: dict[str, list[int]] = Field(default={}, description="Start and end of the passage that was read.")
+
+
 class Explanation(Selected):
     """Explanation of the place of one document in the results of a query."""
 
@@ -101,6 +110,7 @@ class Explanation(Selected):
     blend: float = Field(default=0.0, description="Weight of the fused score in the score after reranking.")
     matches: list[TokenMatch] = Field(default=[], description="Tokens that a late-interaction reranker matched.")
     notes: list[str] = []
+    feedback: dict[str, Expansion] = Field(default={}, description="What feedback did to the query, by retriever.")
 
 
 class Hit(Selected):

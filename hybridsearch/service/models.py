@@ -20,6 +20,7 @@ from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 
 from hybridsearch.documents import Document
 from hybridsearch.errors import FilterError, InvalidArgumentError
+from hybridsearch.feedback import RM3, Feedback, Rocchio
 from hybridsearch.fusion import Fusion, make_fusion
 from hybridsearch.rerank import MMR, Boost, FieldBoost, Recency
 from hybridsearch.search import CONFIGURED, SearchOptions
@@ -201,6 +202,46 @@ class Diversity(Strict):
         return MMR(self.relevance, self.depth, self.retriever)
 
 
+class RM3Settings(Strict):
+    """Feedback for BM25: frequent terms of the first documents are added to the query."""
+
+    documents: int = Field(default=10, ge=1, le=100, description="Number of first documents that are read.")
+    terms: int = Field(default=10, ge=1, le=100, description="Number of terms of a document, and of all together.")
+    original: float = Field(default=0.5, ge=0, le=1, description="Weight of the original query.")
+    max_share: float = Field(default=0.1, ge=0, le=1, description="Largest share of documents that may have a term.")
+    retriever: RetrieverName | None = Field(default=None, description="Retriever. Default: each BM25 retriever.")
+
+    def made(self) -> Feedback:
+        """The feedback."""
+        return RM3(self.documents, self.terms, self.original, self.max_share, self.retriever)
+
+
+class RocchioSettings(Strict):
+    """Feedback for dense and sparse retrievers: the query moves towards the first documents."""
+
+    documents: int = Field(default=3, ge=1, le=100, description="Number of first documents that are read.")
+    alpha: float = Field(default=0.9, ge=0, le=1e6, description="Weight of the query.")
+    beta: float = Field(default=0.1, gt=0, le=1e6, description="Weight of the mean of the documents.")
+    retriever: RetrieverName | None = Field(
+        default=None, description="Retriever. Default: each dense or sparse retriever."
+    )
+
+    def made(self) -> Feedback:
+        """The feedback."""
+        return Rocchio(self.documents, self.alpha, self.beta, self.retriever)
+
+
+class FeedbackSettings(Strict):
+    """Feedback: the first documents of a retriever expand its query, and it searches again."""
+
+    rm3: RM3Settings | None = None
+    rocchio: RocchioSettings | None = None
+
+    def made(self) -> list[Feedback]:
+        """The feedback."""
+        return [one.made() for one in (self.rm3, self.rocchio) if one is not None]
+
+
 class SnippetSettings(Strict):
     """How snippets are made."""
 
@@ -245,6 +286,7 @@ class SearchBody(Strict):
         default=None, min_length=1, description="Metadata field. Documents with the same value are one hit, the best."
     )
     diversity: Diversity | None = None
+    feedback: FeedbackSettings | None = None
     snippets: bool | SnippetSettings = Field(
         default=False, description="Whether each hit has a snippet: the part of its text that fits the query best."
     )
@@ -279,6 +321,7 @@ class SearchBody(Strict):
             "boost": [one.made() for one in self.boost],
             "group_by": self.group_by,
             "diversity": None if self.diversity is None else self.diversity.made(),
+            "feedback": None if self.feedback is None else self.feedback.made(),
         }
 
 
@@ -302,6 +345,7 @@ class Explained(Strict):
     candidates: int | None = Field(
         default=None, ge=1, description="Number of documents that are read from each retriever."
     )
+    feedback: FeedbackSettings | None = None
 
 
 def explained_body(limits: Settings) -> type[Explained]:

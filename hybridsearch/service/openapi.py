@@ -83,7 +83,7 @@ _PROBLEMS = {
     403: "The client may not do this.",
     404: "There is no such index or document.",
     408: "The documents did not come in time.",
-    409: "The weights of the fusion leave out all retrievers that are asked.",
+    409: "The weights of the fusion leave out all retrievers, or the feedback fits none of them.",
     413: "The body is too large.",
     415: "The body has another type.",
     421: "The service has another name.",

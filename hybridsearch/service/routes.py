@@ -124,7 +124,13 @@ def _add_search(router: APIRouter, settings: Settings) -> None:
 def _explain(search: HybridSearch, asked: Explained) -> Json:
     if search.get(asked.id) == [None]:
         raise unknown(asked.id)
-    found = search.explain(asked.query, asked.id, retrievers=asked.retrievers, candidates=asked.candidates)
+    found = search.explain(
+        asked.query,
+        asked.id,
+        retrievers=asked.retrievers,
+        candidates=asked.candidates,
+        feedback=None if asked.feedback is None else asked.feedback.made(),
+    )
     return found.to_dict()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hybridsearch.testing.concurrency import ConcurrencyTests
+from hybridsearch.testing.feedback import FeedbackTests
 from hybridsearch.testing.fields import FieldTests
 from hybridsearch.testing.filtering import FilterTests
 from hybridsearch.testing.listing import ListingTests
@@ -19,6 +20,7 @@ class BackendSuite(
     RankingTests,
     TieTests,
     FieldTests,
+    FeedbackTests,
     FilterTests,
     ListingTests,
     UpdateTests,

@@ -107,6 +107,13 @@ class TestOnAnImitatedServer(StorageTests):
             yield lambda name: QdrantBackend(f"qdrant://{imitation.host}/{name}")
 
 
+def test_the_documents_with_a_term_are_counted_by_its_idf(filled: Make) -> None:
+    items, terms = samples.random_items(), ["unknown", *samples.WORDS]
+    counts, total = filled("counted").document_frequencies("lexical", terms)
+    assert counts == [sum(term in item.counts for item in items) for term in terms]
+    assert total == len(items)
+
+
 # -------------------------------------------------------------------------------------------------------- aliases
 
 

@@ -322,6 +322,7 @@ def test_a_pipeline_indexes_searches_and_is_the_same_after_yaml(tmp_path: Path) 
     querying = Pipeline()
     querying.add_component("embedder", LetterEmbedder())
     options = {"diversity": hs.MMR(0.9, 4), "boost": [hs.FieldBoost({"key": "a"})], "fusion": hs.RRF(k=10)}
+    options["feedback"] = [hs.RM3(2, max_share=1), hs.Rocchio()]
     querying.add_component("retriever", HybridSearchRetriever(store, top_k=3, search_kwargs=options))
     querying.connect("embedder.embedding", "retriever.query_embedding")
     query = "boundary layer of a wing"

@@ -43,6 +43,7 @@ def test_all_arguments_of_a_search_work(ask: Ask, papers: Path) -> None:
             {"type": "field", "where": "year"},
         ],
         "diversity": {"relevance": 0.5, "retriever": "bm25"},
+        "feedback": {"rm3": {"documents": 2, "max_share": 1}},
         "snippets": {"length": 40},
         "explain": True,
     }
@@ -55,15 +56,17 @@ def test_all_arguments_of_a_search_work(ask: Ask, papers: Path) -> None:
             fusion=hs.RRF(10, {"bm25": 2, "chars": 1}),
             boost=[hs.Recency("published", "1y", 0.5), hs.FieldBoost({"year": 2023}, 5), hs.FieldBoost("year")],
             diversity=hs.MMR(0.5, retriever="bm25"),
+            feedback=hs.RM3(2, max_share=1),
             **same,
         )
         snippets = [hit.snippet(40, models=False).to_dict() for hit in expected]
-        terms = [explanation.to_dict()["terms"] for explanation in expected.explain()]
+        told = [explanation.to_dict() for explanation in expected.explain()]
     assert len(expected) == 2
     assert [hit["id"] for hit in found] == expected.ids
     assert [hit["score"] for hit in found] == pytest.approx([hit.score for hit in expected], rel=1e-6)
     assert [hit["snippet"] for hit in found] == snippets
-    assert [hit["explanation"]["terms"] for hit in found] == terms
+    for member in ("terms", "feedback"):
+        assert [hit["explanation"][member] for hit in found] == [one[member] for one in told]
 
 
 def test_several_queries_are_searched_together(ask: Ask) -> None:

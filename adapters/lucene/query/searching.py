@@ -15,7 +15,7 @@ from typing import TypeAlias, TypeVar
 
 import numpy as np
 
-from hybridsearch.adapters.checks import dense_query, hits_of, retriever_of, sparse_query
+from hybridsearch.adapters.checks import dense_query, hits_of, lexical_retriever, retriever_of, sparse_query
 from hybridsearch.adapters.lucene import seismic
 from hybridsearch.adapters.lucene.dialect import Dialect, Search
 from hybridsearch.adapters.lucene.query.filters import compile_filter
@@ -272,6 +272,19 @@ class Searcher:
             [_best_parts(sources.get(id), request.retriever, of_request) for id in of_ids]
             for request, of_request, of_ids in zip(requests, weights, ids, strict=True)
         ]
+
+    def document_frequencies(self, name: str, terms: Sequence[str]) -> Steps[tuple[list[int], int]]:
+        """The number of documents or passages that have each term, and of all of them. There is at least one term."""
+        retriever = lexical_retriever(self.schema, name)
+        path = f"{f'{PASSAGES}.' if retriever.passages else ''}vectors.{name}"
+        keys = [(path, encode_term(term)) for term in terms]
+        missing = {key for key in keys if key not in self._statistics.frequencies}
+        while True:
+            found = read_statistics((yield searches_for(missing, self._dialect)), missing, self._statistics)
+            self._statistics = found
+            if all(key in found.frequencies for key in keys):
+                return [found.frequencies[key] for key in keys], found.texts(path)
+            missing = set(keys)  # the index has changed, so what was known is forgotten
 
     def _weights(self, requests: Sequence[Request]) -> Steps[list[dict[str, float]]]:
         """The weights of the terms of each query as they are now, by term. There is always one round."""

@@ -14,6 +14,7 @@ from haystack.utils import Secret, deserialize_callable, serialize_callable
 
 from hybridsearch.encoders import Encoder, describe, make_encoder
 from hybridsearch.errors import InvalidArgumentError
+from hybridsearch.feedback import RM3, Rocchio
 from hybridsearch.fusion import Fusion, make_fusion
 from hybridsearch.messages import redacted
 from hybridsearch.passages import Passages
@@ -22,7 +23,7 @@ from hybridsearch.rerank import MMR, FieldBoost, Recency, Reranker, make_reranke
 _SECRET: Final = re.compile(r"(?:^|_)(?:token|secret|password|key)$")
 """Names of options that hold a secret."""
 
-_CLASSES: Final = {one.__name__: one for one in (MMR, Recency, FieldBoost)}
+_CLASSES: Final = {one.__name__: one for one in (MMR, Recency, FieldBoost, RM3, Rocchio)}
 
 
 def to_plain(name: str, value: Any) -> Any:
@@ -90,7 +91,7 @@ def from_plain(arguments: Mapping[str, Any]) -> dict[str, Any]:
 def _from_plain(name: str, value: Any) -> Any:
     if name == "tokenizer" and isinstance(value, str):
         return deserialize_callable(value)
-    if name == "boost" and isinstance(value, list):
+    if name in ("boost", "feedback") and isinstance(value, list):
         return [_object(one) for one in value]
     return _MAKERS[name](value) if name in _MAKERS and isinstance(value, Mapping) else value
 
@@ -103,7 +104,8 @@ def _secret(value: Any) -> Any:
 def _object(value: Any) -> Any:
     if not isinstance(value, Mapping) or value.get("class") not in _CLASSES:
         raise InvalidArgumentError(
-            f"A boost or a diversity is a dict whose class is one of {', '.join(_CLASSES)}, not {value!r:.80}."
+            f"A boost, a diversity or a feedback is a dict whose class is one of {', '.join(_CLASSES)}, not "
+            f"{value!r:.80}."
         )
     return _CLASSES[value["class"]](**{name: one for name, one in value.items() if name != "class"})
 
@@ -118,6 +120,7 @@ _MAKERS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "search_kwargs": from_plain,
     "boost": _object,
     "diversity": _object,
+    "feedback": _object,
 }
 
 
