@@ -36,6 +36,12 @@ _SCORES = 1 << 23
 _WORTH_SHARING = 1 << 22
 """The number of products (about 0.1 ms of work) from which several threads are faster than one."""
 
+_KEPT = 1 << 26
+"""The size in bytes (64 MiB) up to which the pages of a mapped file stay in the process after a search."""
+
+_PART = 128
+"""Rows that are scored at a time. Larger temporary arrays go back to the system after each use, which is slow."""
+
 _SELECTIVE = 8
 """If fewer than one row in this many is allowed, the codes of the allowed rows are copied first."""
 
@@ -81,7 +87,7 @@ class DenseMatrix:
         if codes is not None:
             self.codes = codes
         self._longest = float(norms.max(initial=0.0))
-        self._mapped = _mapping(array)
+        self._mapped = _mapping(array) if array.nbytes > _KEPT else None
 
     @cached_property
     def codes(self) -> Codes:
@@ -223,13 +229,15 @@ class DenseMatrix:
         """The exact scores of some rows, in their order. They are right for rows of zeros, too, which are no hits."""
         wide = query.astype(np.float64)
         scores = np.empty(len(rows), dtype=np.float64)
-        for start in range(0, len(rows), 1024):
-            part = self.array[rows[start : start + 1024]].astype(np.float64)
+        for start in range(0, len(rows), _PART):
+            part = self.array.take(rows[start : start + _PART], axis=0).astype(np.float64)
             if self.metric == "euclidean":
                 part -= wide
-                scores[start : start + 1024] = -np.sqrt((part * part).sum(axis=1))
+                part *= part
+                scores[start : start + _PART] = -np.sqrt(part.sum(axis=1))
             else:
-                scores[start : start + 1024] = (part * wide).sum(axis=1)
+                part *= wide
+                scores[start : start + _PART] = part.sum(axis=1)
         if self._mapped is not None:  # the system maps 64 KiB and more for each row, and keeps them in its own cache
             self._mapped.madvise(mmap.MADV_DONTNEED)
         return scores
