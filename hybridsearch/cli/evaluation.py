@@ -395,6 +395,8 @@ def tune(
             "sparse=MODEL. Or run files: FILE.trec or NAME=FILE.trec.",
         ),
     ] = None,
+    precision: arguments.Precision = None,
+    runtime: arguments.Runtime = None,
     language: arguments.Language = "english",
     option: arguments.Options = None,
     split: Annotated[
@@ -451,7 +453,16 @@ def tune(
     with (
         work_folder(work, data, several=False) as folder,
         _going_on_from(folder),
-        open_source(retrievers or "", index, language, max(map(int, depths)), data, folder, option) as (source, beside),
+        open_source(
+            retrievers or "",
+            index,
+            language,
+            max(map(int, depths)),
+            data,
+            folder,
+            option,
+            **ways(precision, runtime),
+        ) as (source, beside),
     ):
         if beside:
             raise InvalidArgumentError(

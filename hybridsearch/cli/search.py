@@ -163,6 +163,8 @@ def explain(
     id: Annotated[str, arg("ID", "Id of the document.")],
     retrievers: arguments.Names = None,
     candidates: arguments.Candidates = None,
+    precision: arguments.Precision = None,
+    runtime: arguments.Runtime = None,
     feedback: arguments.FeedbackNames = None,
     synonyms: arguments.Synonyms = None,
     option: arguments.Options = None,
@@ -173,7 +175,7 @@ def explain(
     \bExample:
       hybridsearch explain papers "boundary layer on a wing" some-document-id
     """
-    with _open(place, synonyms, backend_options=backend_options(option)) as searcher:
+    with _open(place, synonyms, backend_options=backend_options(option), **ways(precision, runtime)) as searcher:
         explanation = searcher.explain(
             " ".join(words),
             id,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,8 @@ from hybridsearch.cli.arguments import (
     Json,
     Language,
     Options,
+    Precision,
+    Runtime,
     arg,
     backend_options,
     flag,
@@ -28,6 +31,7 @@ from hybridsearch.cli.arguments import (
     of_output,
     of_run,
     opt,
+    ways,
 )
 from hybridsearch.cli.terminal import console_on, print_json, print_plain
 from hybridsearch.errors import InvalidArgumentError
@@ -430,6 +434,8 @@ def mine(
             "sparse=MODEL, with commas. Default: bm25.",
         ),
     ] = None,
+    precision: Precision = None,
+    runtime: Runtime = None,
     language: Language = "english",
     option: Options = None,
     per_query: Annotated[int, _of_choice("N", "Number of negatives for each query.", min=1)] = 1,
@@ -482,7 +488,8 @@ def mine(
     part = read_source({"source": data, "split": split, "columns": columns})
     pairs = read_training_data(part.source, **part.arguments)
     try:
-        with _searched(data, split, index, retrievers or "bm25", language, option) as search:
+        run = ways(precision, runtime)
+        with _searched(data, split, index, retrievers or "bm25", language, option, run) as search:
             found = mine_hard_negatives(
                 pairs,
                 search,
@@ -516,15 +523,24 @@ def mine(
 
 @contextmanager
 def _searched(
-    data: str, split: str, index: str | None, retrievers: str, language: str, option: list[str] | None
+    data: str,
+    split: str,
+    index: str | None,
+    retrievers: str,
+    language: str,
+    option: list[str] | None,
+    run: dict[str, Any],
 ) -> Iterator[HybridSearch]:
-    """The index to mine: the one at `index`, or a temporary one of the BEIR folder's documents."""
+    """The index to mine: the one at `index`, or a temporary one of the BEIR folder's documents.
+
+    `run` are the arguments `precision` and `runtime` of encoders.
+    """
     import hybridsearch as hs
     from hybridsearch.encoders.spec import make_encoders
     from hybridsearch.evaluation.datasets import load_one
 
     if index is not None:
-        with hs.open(index, backend_options=backend_options(option)) as search:
+        with hs.open(index, backend_options=backend_options(option), **run) as search:
             yield search
         return
     if not Path(data).is_dir():
@@ -536,7 +552,8 @@ def _searched(
         raise InvalidArgumentError(
             f"{data} has no documents to search: give an index of the documents with --index PLACE."
         )
-    with hs.HybridSearch(make_encoders(retrievers, language), backend_options=backend_options(option)) as search:
+    encoders = make_encoders(retrievers, language, **(run if re.search("dense=|sparse=", retrievers) else {}))
+    with hs.HybridSearch(encoders, backend_options=backend_options(option)) as search:
         search.index(corpus)
         yield search
 

@@ -40,7 +40,11 @@ EncodeBatches: TypeAlias = Callable[
 
 Its second argument has the number of each text, for messages."""
 
+GRAPHS, CHOICES = "openvino", "choices"
+"""Folders in the cache with the graphs of OpenVINO, and with what `precision="auto"` has chosen."""
+
 _SUFFIX = ".sqlite"
+_OURS = (f"*{_SUFFIX}*", f"{GRAPHS}/*/model.xml", f"{GRAPHS}/*/model.bin", f"{CHOICES}/*.json")
 _USED = ContextVar("_USED", default=True)
 _KEYS_A_QUERY = 500
 
@@ -90,13 +94,23 @@ def describe(folder: Path | None = None) -> list[CacheFile]:
 
 
 def clear(folder: Path | None = None) -> int:
-    """Delete all files of the cache, also the damaged files. Returns the number of bytes that were freed."""
+    """Delete all files of the cache: vectors, damaged files, graphs of OpenVINO, and choices of `precision="auto"`.
+
+    Args:
+        folder: Folder of the cache. None for `cache_folder()`.
+
+    Returns:
+        Number of bytes that were freed.
+    """
     folder = folder or cache_folder()
     freed = 0
-    for path in list(folder.glob(f"*{_SUFFIX}*")) if folder is not None else ():
-        size = path.stat().st_size
-        path.unlink(missing_ok=True)
-        freed += size
+    for pattern in _OURS:
+        for path in list(folder.glob(pattern)) if folder is not None else ():
+            freed += path.stat().st_size
+            path.unlink(missing_ok=True)
+    for graph in list((folder / GRAPHS).glob("*")) if folder is not None else ():
+        with suppress(OSError):  # it is no folder, or it has files that are not ours
+            graph.rmdir()
     return freed
 
 

@@ -30,9 +30,11 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridsearch.encoders.cache import cache_folder
+from hybridsearch.encoders.cache import CHOICES, GRAPHS, cache_folder
 from hybridsearch.errors import InvalidArgumentError, MissingExtraError
 from hybridsearch.messages import warn
+
+log = logging.getLogger(__name__)
 
 Precision: TypeAlias = Literal["auto", "fp32", "bf16", "int8"]
 """Number format of the computation.
@@ -53,7 +55,6 @@ INT8 = "openvino-int8"
 MAX_STREAMS = 8
 """Largest number of batches that OpenVINO computes at once."""
 
-_CHOICES = "choices"
 _LOSS = 1e-4
 _SAMPLE = [
     "The angle of attack decides how much lift a wing gives, until the flow separates and the wing stalls. " * 4,
@@ -276,9 +277,11 @@ def _converted(part: Any, key: str) -> Any:
     versions = [openvino().__version__, torch.__version__, transformers.__version__]
     name = hashlib.sha256(json.dumps([key, *versions]).encode()).hexdigest()[:16]
     folder = cache_folder()
-    kept = None if folder is None else folder / "openvino" / name
+    kept = None if folder is None else folder / GRAPHS / name
     if kept is not None and (kept / "model.xml").exists():
         return openvino().Core().read_model(kept / "model.xml")
+    what = "The result is kept" if kept is not None else "There is no cache, so each process does it again"
+    log.warning("OpenVINO converts a %s, which takes about ten seconds. %s.", type(part.model).__name__, what)
     graph = convert(part)
     if kept is not None:
         with _whole(kept) as new:
@@ -422,7 +425,7 @@ def choose(load: Callable[[Way], Any], name: str, digest: str, runtime: Runtime 
 
     key = [digest, runtime, platform.processor(), platform.node(), *map(_version, ("torch", "openvino"))]
     folder = cache_folder()
-    file = folder / _CHOICES / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]}.json" if folder else None
+    file = folder / CHOICES / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]}.json" if folder else None
     known = None if file is None else _read_choice(file)
     if known is not None:
         return known.way
@@ -442,7 +445,7 @@ def choose(load: Callable[[Way], Any], name: str, digest: str, runtime: Runtime 
 def choices() -> list[Choice]:
     """What `precision="auto"` has chosen on this machine, by the name of the model."""
     folder = cache_folder()
-    found = [_read_choice(file) for file in (folder / _CHOICES).glob("*.json")] if folder else []
+    found = [_read_choice(file) for file in (folder / CHOICES).glob("*.json")] if folder else []
     return sorted((one for one in found if one is not None), key=lambda one: one.model)
 
 

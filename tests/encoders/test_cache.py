@@ -230,6 +230,16 @@ def test_a_user_without_a_home_has_no_cache(monkeypatch: pytest.MonkeyPatch) -> 
     assert open_cache(True, FINGERPRINT) is None
 
 
+def test_clear_removes_graphs_and_choices_and_nothing_else(tmp_path: Path) -> None:
+    ours = ["dense-1f3a.sqlite", "openvino/1f3a/model.xml", "openvino/1f3a/model.bin", "choices/2b4c.json"]
+    theirs = ["openvino/1f3a/notes.txt", "compare/index/manifest.json", "copies/part.parquet"]
+    for name in (*ours, *theirs):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"1234")
+    assert clear(tmp_path) == 16
+    assert {path for path in tmp_path.rglob("*") if path.is_file()} == {tmp_path / name for name in theirs}
+
+
 def test_off_turns_caching_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HYBRIDSEARCH_CACHE", "OFF")
     assert cache_folder() is None
