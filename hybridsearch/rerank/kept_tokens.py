@@ -18,7 +18,7 @@ from hybridsearch.encoders.cache import open_cache
 BYTES = 56
 """Number of bytes of a token vector. 200 tokens have 11,200 bytes."""
 
-LEARNED_FROM = 5000
+LEARNED_FROM = 2000
 """Number of token vectors from which a code is learned. With fewer, nothing is kept."""
 
 _MOST = 50_000  # vectors from which a code is learned, as many more change it little
@@ -151,7 +151,7 @@ class KeptTokens:
     def put(self, vectors: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.uint8]]:
         """Keep the token vectors of texts, and return their codes. Nothing is kept before there is a code.
 
-        The first call with 5,000 vectors learns the code.
+        The first call with 2,000 vectors learns the code.
         """
         if self._cache is None or not vectors:
             return {}
