@@ -428,9 +428,10 @@ def tune(
 ) -> None:
     """Choose on judged queries how to merge the rankings of several retrievers.
 
-    It tries kinds of fusion, weights and numbers of candidates. It measures
-    the choice on queries that had no part in it. If tuning is not better
-    than one retriever alone, or than equal weights, it says so.
+    It tries weights, kinds of fusion and numbers of candidates. The weights
+    stay near equal weights if there are few queries. It measures the choice on
+    queries that had no part in it. If tuning is not better than one retriever
+    alone, or than equal weights, it says so.
 
     \bExamples:
       hybridsearch tune scifact/ --retrievers bm25,dense=MODEL

@@ -71,9 +71,34 @@ class Rival:
         return self.difference.mean > 0 and self.p_value < ALPHA
 
     @property
+    def wins(self) -> bool:
+        """Whether this system is significantly better than the tuned fusion."""
+        return self.difference.mean < 0 and self.p_value < ALPHA
+
+    @property
+    def same(self) -> bool:
+        """Whether this system and the tuned fusion have the same value on each query."""
+        return self.difference.low == self.difference.mean == self.difference.high == 0
+
+    @property
     def verdict(self) -> str:
         """The tuned fusion compared with this system: "better", "not significantly better" or "not better"."""
         return "better" if self.beaten else "not significantly better" if self.difference.mean > 0 else "not better"
+
+
+@dataclass(frozen=True, slots=True)
+class Shift:
+    """Why the tuned weights are near equal weights, or far from them.
+
+    Attributes:
+        best: Weights that are the best on the queries, by retriever name. They are mostly better by chance than on
+            other queries, so the tuned weights lie between equal weights and these.
+        equal: How likely equal weights are on the queries, divided by how likely `best` is, from 0 to 1 (see
+            `hybridsearch.evaluation.shrinkage.likelihoods`). Near 1, the queries say little about the weights.
+    """
+
+    best: Mapping[str, float]
+    equal: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +109,11 @@ class Tuned:
     `--fusion` takes the file of `save`.
 
     Attributes:
-        fusion: Recommended fusion. It is `tuned` if `tuned` is significantly better than all others. Else it is the
-            best fusion of `untuned`, if `tuned` is significantly better than the best single retriever. Else it is the
-            best single retriever alone: all other retrievers have the weight 0.
+        fusion: Recommended fusion. It is `tuned`, unless the best single retriever or a fusion of `untuned` is
+            significantly better on the held-out queries, or the best single retriever has the same value on each of
+            them. A single retriever is a fusion in which all other retrievers have the weight 0.
         candidates: Number of documents to read from each retriever with `fusion`.
-        tuned: Best fusion that was found on all queries, recommended or not.
+        tuned: Fusion that was chosen on all queries, recommended or not.
         tuned_candidates: Number of documents to read from each retriever with `tuned`.
         measure: Name of the measure that was maximised. All values are of this measure.
         dataset: Name of the data set.
@@ -99,6 +124,7 @@ class Tuned:
         untuned: Fusions that need no judgements: "rrf" and "minmax" with equal weights, and "calibrated", which
             computes its weights from the same queries. Each retriever is read 100 documents deep.
         folds: Choices of the folds. If they differ much, there are too few queries for a sure choice.
+        shift: Why the weights of `tuned` are near equal weights, or far from them. None in files of earlier versions.
     """
 
     fusion: Fusion
@@ -112,10 +138,11 @@ class Tuned:
     best_single: Rival
     untuned: tuple[Rival, ...]
     folds: tuple[Fold, ...] = ()
+    shift: Shift | None = None
 
     @property
     def better(self) -> bool:
-        """Whether the tuned fusion is the recommended one."""
+        """Whether the tuned fusion is significantly better than the best single retriever and the best of `untuned`."""
         return self.best_single.beaten and self.best_untuned.beaten
 
     @property
@@ -124,24 +151,64 @@ class Tuned:
         return max(self.untuned, key=lambda rival: rival.held_out.mean)
 
     @property
+    def preferred(self) -> Rival | None:
+        """The system that is recommended in place of the tuned fusion. None if the tuned fusion is recommended.
+
+        It is the best system that is significantly better than the tuned fusion. If there is none, it is the best
+        single retriever, if this has the same value on each query: it is simpler. In files of earlier versions, it is
+        the best single retriever or else the best fusion of `untuned`, if `tuned` is not significantly better.
+        """
+        if self.shift is None:
+            return next((rival for rival in (self.best_single, self.best_untuned) if not rival.beaten), None)
+        better = [rival for rival in (self.best_single, *self.untuned) if rival.wins]
+        if not better and self.best_single.same:
+            return self.best_single
+        return max(better, key=lambda rival: rival.held_out.mean, default=None)
+
+    @property
+    def moved(self) -> float:
+        """Share of the weight of `tuned` that moved from some retrievers to others, compared with equal weights.
+
+        It is 0 for equal weights, 0.1 for the weights 0.6 and 0.4, and 0.5 for one of two retrievers alone.
+        """
+        weights = list((self.tuned.weights or {}).values()) or [1.0]
+        total = sum(weights)
+        return round(sum(abs(weight / total - 1 / len(weights)) for weight in weights) / 2, 6)
+
+    @property
     def recommended(self) -> str:
-        """Name of the recommended fusion, such as "dense alone" or "minmax without tuning"."""
-        if not self.best_single.beaten:
-            return f"{self.best_single.name} alone"
-        if not self.best_untuned.beaten:
-            return f"{self.best_untuned.name} without tuning"
+        """Name of the recommended fusion, such as "dense alone" or "bm25:0.4+dense:0.6+minmax with 100 candidates"."""
+        rival = self.preferred
+        if rival is not None:
+            return f"{rival.name} {'alone' if rival is self.best_single else 'without tuning'}"
+        weights = self.tuned.weights or {}
+        if sum(weight > 0 for weight in weights.values()) == 1:
+            return f"{_written(self.tuned)} alone"
         return f"{_written(self.tuned)} with {self.tuned_candidates} candidates"
 
     @property
     def recommendation(self) -> str:
-        """What to use and why, in two or three sentences for people."""
+        """What to use and why, in some sentences for people."""
         single, untuned = self.best_single, self.best_untuned
-        gains_nothing = single.beaten and not untuned.beaten
-        because = ", because tuning is not significantly better" if gains_nothing else ""
+        because = ""
+        if self.preferred is not None:
+            tuned_is_worse = "it is significantly better than the tuned fusion"
+            because = f", because {tuned_is_worse if self.preferred.wins else 'tuning is not significantly better'}"
         return (
             f"Use {self.recommended}{because}. On {self.queries:,} held-out queries the tuned fusion is "
             f"{single.verdict} than {single.name}, the best single retriever ({self._figures(single)}). It is "
-            f"{untuned.verdict} than {untuned.name} without tuning ({self._figures(untuned)})."
+            f"{untuned.verdict} than {untuned.name} without tuning ({self._figures(untuned)}).{self._of_shift()}"
+        )
+
+    def _of_shift(self) -> str:
+        """How far the weights moved, and why."""
+        if self.shift is None:
+            return ""
+        best = make_fusion({**self.tuned.to_json(), "weights": dict(self.shift.best)})
+        moved = f"{self.moved:.0%} of the weight" if self.moved else "no weight"
+        return (
+            f" Tuning moved {moved} away from equal weights: {_written(best)} is the best on these queries, and equal "
+            f"weights are {formats.figure(self.shift.equal, 2)} times as likely."
         )
 
     def _figures(self, rival: Rival) -> str:
@@ -177,6 +244,7 @@ class Tuned:
             kept["held_out"] = Interval(**data["held_out"])
             kept["best_single"] = from_plain(Rival, data["best_single"])
             kept["untuned"] = tuple(from_plain(Rival, rival) for rival in data["untuned"])
+            kept["shift"] = None if data.get("shift") is None else from_plain(Shift, data["shift"])
             kept["folds"] = tuple(Fold(**{**fold, "fusion": make_fusion(fold["fusion"])}) for fold in data["folds"])
             return cls(**kept)
 

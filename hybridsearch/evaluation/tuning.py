@@ -1,14 +1,15 @@
 """`tune` chooses on judged queries how to merge the rankings of several retrievers, and measures the choice.
 
 A choice always looks good on the queries on which it was made. So it is measured on queries that had no part in it, by
-nested cross-validation (Varma and Simon, Bias in Error Estimation When Using Cross-Validation for Model Selection, BMC
-Bioinformatics 7:91, 2006). The queries are cut into folds. For each fold the whole choice is made again on all other
-queries, by another cross-validation. Then it is measured on the fold.
+cross-validation of the whole choice (Varma and Simon, Bias in Error Estimation When Using Cross-Validation for Model
+Selection, BMC Bioinformatics 7:91, 2006). The queries are cut into folds. For each fold everything is chosen again on
+all other queries. Then it is measured on the fold.
 
 It is compared with systems that need no folds, each measured on all queries: the best single retriever, and fusions
-with equal weights. The best one of each is chosen on these same queries, which can only favour it. If tuning is not
-significantly better than the best single retriever, this retriever is recommended. Else, if tuning is not significantly
-better than the best untuned fusion, that fusion is recommended.
+that need no judgements. The best one of each is chosen on these same queries, which can only favour it. The tuned
+fusion is recommended, unless one of these is significantly better, or the single retriever has the same value on each
+query. If the queries are few, the weights of the tuned fusion are near equal weights
+(`hybridsearch.evaluation.shrinkage`).
 """
 
 from __future__ import annotations
@@ -27,9 +28,10 @@ from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.evaluation.datasets import Dataset
 from hybridsearch.evaluation.measures import Qrels, parse_measures, score_rankings
 from hybridsearch.evaluation.pipeline import Pipeline, Run, check_dataset, check_sources
+from hybridsearch.evaluation.shrinkage import best_of, choose, likelihoods
 from hybridsearch.evaluation.stages import Stages
 from hybridsearch.evaluation.statistics import bootstrap_interval, paired_test
-from hybridsearch.evaluation.tuned import Fold, Rival, Tuned, kept_digests
+from hybridsearch.evaluation.tuned import Fold, Rival, Shift, Tuned, kept_digests
 from hybridsearch.fusion import RRF, AdaptiveFusion, Fusion, ScoreFusion, make_fusion
 from hybridsearch.messages import number_of
 from hybridsearch.progress import progress_bar
@@ -37,7 +39,8 @@ from hybridsearch.ranking import Ranking
 from hybridsearch.search import HybridSearch
 
 KINDS = (ScoreFusion("minmax"), AdaptiveFusion(), RRF(60), RRF(20), RRF(5), ScoreFusion("zscore"))
-"""Kinds of fusion that are tried, each with all weights. Of equally good ones the first is taken."""
+"""Kinds of fusion that are tried, each with all weights. The first one is the default: another one is chosen only if it
+is significantly better."""
 
 CANDIDATES = (50, 100, 200)
 """Numbers of documents to read from each retriever that are tried."""
@@ -73,18 +76,19 @@ def tune(
 
     Each retriever is asked once for each query. All kinds of fusion are tried with all numbers of candidates and a
     grid of weights. The grid has steps of 0.1 for two or three retrievers, and larger steps for more. It also has
-    each retriever alone. The weights of each kind and number are fitted on a part of the queries and measured on the
-    rest. So no kind wins because it has more to fit. At the end the weights of the best kind are fitted on all
-    queries.
+    each retriever alone. The weights stay equal if the queries are few, and move to the best weights as the evidence
+    grows (see `hybridsearch.evaluation.shrinkage`). Another kind than the first one, or other candidates than 100, are
+    chosen only if they are significantly better.
 
     Args:
         source: Index, or runs by retriever name. A run is a TREC run file, or rankings by query id.
         dataset: Data set with judged queries. Use the train split, and keep the test split for `compare`.
         retrievers: Names of the retrievers to merge. None takes all of them.
         measure: Name of the measure to maximise (see `parse_measures`).
-        kinds: Fusions to try, without weights.
-        candidates: Numbers of documents to read from each retriever that are tried.
-        folds: Number of parts into which the queries are cut, for the outer and the inner cross-validation.
+        kinds: Fusions to try, without weights. The first one is the default.
+        candidates: Numbers of documents to read from each retriever that are tried. The one nearest to 100 is the
+            default.
+        folds: Number of parts into which the queries are cut for the cross-validation.
         seed: Random seed. It decides which query is in which fold. Equal arguments give equal results.
         exclude_self: Whether the document that has the id of the query is left out of each ranking, as for ArguAna.
         work_folder: Folder that keeps the rankings of the retrievers for the next run, as in `compare`.
@@ -130,7 +134,7 @@ def tune(
     stages = Stages(texts, dataset.corpus, work_folder, show_progress_bar, exclude_self)
     stages.retrieve([plan])
     runs = {name: {q: stages.rankings(plan, q)[name] for q in queries} for name in plan.retrievers}
-    table = _Table(runs, qrels, str(parsed[0]), kinds, sorted(set(candidates)), show_progress_bar)
+    table = Table(runs, qrels, str(parsed[0]), kinds, sorted(set(candidates)), show_progress_bar)
     return _nested(table, dataset, folds, seed)
 
 
@@ -152,20 +156,20 @@ def _check(kinds: Sequence[Fusion], candidates: Sequence[int], folds: int, seed:
     whole_number("seed", seed, 0)
 
 
-def _nested(table: _Table, dataset: Dataset, folds: int, seed: int) -> Tuned:
-    """Do the outer cross-validation, and make the choice on all queries."""
+def _nested(table: Table, dataset: Dataset, folds: int, seed: int) -> Tuned:
+    """Do the cross-validation, and make the choice on all queries."""
     everything = np.arange(len(table.queries))
     shuffled = np.random.default_rng(seed).permutation(everything)
     held_out = np.zeros(len(shuffled))
     choices = []
     for fold in np.array_split(shuffled, folds):
         rest = shuffled[~np.isin(shuffled, fold)]
-        fusion, depth = table.choose(rest, folds)
+        fusion, depth, _ = table.choose(rest)
         single = table.best_single(rest)
         held_out[fold] = table.measured(fusion, depth, fold)
         means = float(held_out[fold].mean()), float(table.singles[single, fold].mean())
         choices.append(Fold(len(fold), fusion, depth, means[0], table.names[single], means[1]))
-    tuned, depth = table.choose(shuffled, folds)
+    tuned, depth, shift = table.choose(everything)
     tuned.tuned_on = kept_digests(dataset.query_digests)
     best = table.best_single(everything)
 
@@ -189,16 +193,17 @@ def _nested(table: _Table, dataset: Dataset, folds: int, seed: int) -> Tuned:
         best_single=rival(table.names[best], table.singles[best]),
         untuned=tuple(rival(name, values) for name, values in untuned.items()),
         folds=tuple(choices),
+        shift=shift,
     )
-    if not result.best_single.beaten:
-        one = RRF(weights={name: float(name == result.best_single.name) for name in table.names})
-        return replace(result, fusion=one)
-    if not result.best_untuned.beaten:
-        return replace(result, fusion=fusions[result.best_untuned.name], candidates=UNTUNED_CANDIDATES)
-    return result
+    preferred = result.preferred
+    if preferred is None:
+        return result
+    if preferred is result.best_single:
+        return replace(result, fusion=RRF(weights={name: float(name == preferred.name) for name in table.names}))
+    return replace(result, fusion=fusions[preferred.name], candidates=UNTUNED_CANDIDATES)
 
 
-class _Table:
+class Table:
     """The measure of every kind of fusion, depth and weighting on every query, and the choices by it.
 
     Attributes:
@@ -206,7 +211,7 @@ class _Table:
         queries: Ids of the queries. Below, a query is its place in this list.
         singles: Measure of each retriever alone: shape (retrievers, queries).
         weightings: Sets of weights: shape (weightings, retrievers). Each row has the sum 1. Equal weights come first.
-        families: Each kind of fusion with each depth.
+        families: Each kind of fusion with each depth. The default comes first.
         values: Measure: shape (families, weightings, queries).
     """
 
@@ -225,7 +230,8 @@ class _Table:
         self.cutoff: int = parse_measures(measure)[0].params.get("cutoff") or _DEPTH
         self.singles = np.array([self._scored(run) for run in runs.values()])
         self.weightings = _weightings(len(runs))
-        self.families = [(kind, depth) for kind in kinds for depth in depths]
+        nearest = sorted(depths, key=lambda depth: abs(depth - UNTUNED_CANDIDATES))
+        self.families = [(kind, depth) for kind in kinds for depth in nearest]
         self.values = np.empty((len(self.families), len(self.weightings), len(self.queries)))
         trials = range(len(self.families) * len(self.weightings))
         with progress_bar("Trying fusions", trials, show, "fusions") as advance:
@@ -236,22 +242,21 @@ class _Table:
                     self.values[number, place] = self._scored(rankings)
                     advance(1)
 
-    def choose(self, queries: NDArray[np.intp], folds: int) -> tuple[Fusion, int]:
-        """The fusion and depth for `queries`. Cross-validation chooses the family, then all queries fit the weights."""
-        inner = np.zeros(len(self.families))
-        for part in np.array_split(queries, min(folds, len(queries))):
-            rest = queries[~np.isin(queries, part)]
-            fitted = _best(self.values[:, :, rest].mean(axis=2))  # a weighting for each family
-            inner += self.values[np.arange(len(fitted)), fitted][:, part].sum(axis=1)
-        family = int(_best(inner[None] / len(queries))[0])
-        weighting = self.weightings[int(_best(self.values[family][:, queries].mean(axis=1)[None])[0])]
+    def choose(self, queries: NDArray[np.intp]) -> tuple[Fusion, int, Shift]:
+        """The fusion and depth for `queries`, and why its weights are near equal weights or far from them."""
+        values = self.values[:, :, queries]
+        family, place = choose(values, self.weightings)
         kind, depth = self.families[family]
-        weights = {name: round(float(weight), 6) for name, weight in zip(self.names, weighting, strict=True)}
-        return make_fusion({**kind.to_json(), "weights": weights}), depth
+        fusion = make_fusion({**kind.to_json(), "weights": self._named(place)})
+        best = int(best_of(values[family].mean(axis=1)))
+        return fusion, depth, Shift(self._named(best), float(likelihoods(values[family], best)[0]))
+
+    def _named(self, place: int) -> dict[str, float]:
+        return {name: round(float(one), 6) for name, one in zip(self.names, self.weightings[place], strict=True)}
 
     def best_single(self, queries: NDArray[np.intp]) -> int:
         """The place of the retriever that is the best alone."""
-        return int(_best(self.singles[:, queries].mean(axis=1)[None])[0])
+        return int(best_of(self.singles[:, queries].mean(axis=1)))
 
     def measured(self, fusion: Fusion, depth: int, queries: NDArray[np.intp]) -> NDArray[np.float64]:
         """The measure of `fusion` on each of `queries`."""
@@ -312,9 +317,3 @@ def _weightings(retrievers: int) -> NDArray[np.float64]:
     rows = [(np.diff([-1, *one, places]) - 1) / steps for one in bars]
     grid = np.unique(np.array([np.full(retrievers, 1 / retrievers), *rows]), axis=0)
     return np.array(sorted(grid.tolist(), key=lambda row: (round(math.fsum(w * w for w in row), 9), row)))
-
-
-def _best(means: NDArray[np.float64]) -> NDArray[np.intp]:
-    """The place of the highest value in each row. If several differ only by rounding, it is the first."""
-    places: NDArray[np.intp] = np.round(means, 12).argmax(axis=1)
-    return places

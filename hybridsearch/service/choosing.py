@@ -251,7 +251,7 @@ def _about_tuning(search: HybridSearch, folds: int) -> list[str]:
     if len(search.retrievers) < 2:
         return ["The index has one retriever, so there is no fusion to tune."]
     if folds < 2:
-        return ["Tuning needs 4 or more judged queries, and 50 or more to be sure."]
+        return ["Tuning needs 4 or more judged queries. Its weights stay near equal weights until it has more."]
     return []
 
 
