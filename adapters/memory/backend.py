@@ -118,7 +118,7 @@ class MemoryBackend:
         """The folder with the compiled search loops for this machine. None if there is none.
 
         Args:
-            make: Whether to compile the loops if there is none. Default False. Compiling takes about 20 seconds.
+            make: Whether to compile the loops if there is none. Default False. Compiling takes about 25 seconds.
 
         Raises:
             StorageError: No folder can keep the compiled loops.

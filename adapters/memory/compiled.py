@@ -1,6 +1,6 @@
 """Compiles `kernels` and keeps the machine code.
 
-Compiling takes about 20 seconds. Reading compiled code takes a tenth of a second. Code is read from the first of these
+Compiling takes about 25 seconds. Reading compiled code takes a tenth of a second. Code is read from the first of these
 folders that has it. New code is written to the first folder that can be written:
 
     $NUMBA_CACHE_DIR            if it is set, no other folder is tried

@@ -160,7 +160,7 @@ def approximate(
 
 
 def warm_up() -> None:
-    """Read the compiled loops now, or compile them, which takes about 20 seconds.
+    """Read the compiled loops now, or compile them, which takes about 25 seconds.
 
     Raises:
         StorageError: No folder can keep the compiled loops.
