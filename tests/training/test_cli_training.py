@@ -425,7 +425,7 @@ def test_a_loss_that_does_not_fit_comes_with_the_table(pairs: Path, tiny_dense: 
     first, second, *table = result.stderr.splitlines()
     assert "take mnr or cached-mnr" in first
     assert second == "The losses for a dense model:"
-    assert any(line.split() == ["pairs", "anchor,", "positive", "mnr,", "cached-mnr"] for line in table)
+    assert any(line.split()[:4] == ["pairs", "anchor,", "positive", "mnr,"] for line in table)
 
 
 def test_a_file_with_pairs_has_nothing_to_mine_in(pairs: Path, tmp_path: Path) -> None:
