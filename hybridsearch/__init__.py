@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from hybridsearch.feedback import Rocchio as Rocchio
     from hybridsearch.fusion import RRF as RRF
     from hybridsearch.fusion import AdaptiveFusion as AdaptiveFusion
+    from hybridsearch.fusion import JudgedFusion as JudgedFusion
     from hybridsearch.fusion import ScoreFusion as ScoreFusion
     from hybridsearch.hits import Explanation as Explanation
     from hybridsearch.hits import Hit as Hit
@@ -80,6 +81,7 @@ _HOMES = {
     "Hit": "hits",
     "HybridSearch": "search",
     "HybridSearchError": "errors",
+    "JudgedFusion": "fusion",
     "Judgements": "evaluation.judging",
     "LateInteraction": "rerank",
     "MMR": "rerank",

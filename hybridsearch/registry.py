@@ -59,6 +59,7 @@ _REGISTERED: dict[Kind, dict[str, _Registered]] = {
         "rrf": _Registered("hybridsearch.fusion.rrf:RRF"),
         "score": _Registered("hybridsearch.fusion.score:ScoreFusion"),
         "adaptive": _Registered("hybridsearch.fusion.adaptive:AdaptiveFusion"),
+        "judged": _Registered("hybridsearch.fusion.judged:JudgedFusion"),
     },
     "reranker": {
         "cross-encoder": _Registered("hybridsearch.rerank.cross_encoder:CrossEncoderReranker"),
@@ -106,7 +107,7 @@ def registered(kind: Kind) -> Mapping[str, str]:
         A read-only mapping from name to `"module:Class"`, ordered by name.
 
     >>> list(registered("fusion"))
-    ['adaptive', 'rrf', 'score']
+    ['adaptive', 'judged', 'rrf', 'score']
     """
     known = {name: one.path for name, one in _of_kind(kind).items()}
     if kind in ENTRY_POINTS:

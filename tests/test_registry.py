@@ -79,7 +79,8 @@ def test_a_saved_index_restores_a_registered_fusion(tmp_path: Path) -> None:
     with hs.HybridSearch({"bm25": hs.BM25()}, tmp_path / "index", fusion=BordaCount()) as search:
         search.index(documents, show_progress_bar=False)
         expected = search.search("lift wing").ids
-    with pytest.raises(InvalidArgumentError, match="No fusion 'borda' is known: known are adaptive, rrf, score"):
+    known = "No fusion 'borda' is known: known are adaptive, judged, rrf, score"
+    with pytest.raises(InvalidArgumentError, match=known):
         hs.open(tmp_path / "index")
     register("fusion", "borda", BordaCount)
     with hs.open(tmp_path / "index") as search:

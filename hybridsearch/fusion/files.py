@@ -23,7 +23,8 @@ def fusion_names() -> list[str]:
     >>> fusion_names()
     ['rrf', 'minmax', 'zscore', 'adaptive']
     """
-    return ["rrf", "minmax", "zscore", *(name for name in registered("fusion") if name not in ("rrf", "score"))]
+    described = ("rrf", "score", "judged")  # "judged" without its weights is min-max
+    return ["rrf", "minmax", "zscore", *(name for name in registered("fusion") if name not in described)]
 
 
 def named_fusion(name: str, weights: Mapping[str, float] | None = None) -> Fusion:

@@ -121,6 +121,9 @@ class DocumentFields(Strict):
     metadata: Metadata = Field(default={}, description="Values for filters and for display, by name.")
 
 
+_NO_EFFECT = "Has no effect. `hybridsearch calibrate` writes it."
+
+
 class FusionSettings(Strict):
     """A fusion with its settings, as `Fusion.save` writes it."""
 
@@ -154,8 +157,17 @@ class AdaptiveFusionSettings(FusionSettings):
     type: Literal["adaptive"]
 
 
+class JudgedFusionSettings(FusionSettings):
+    """Judged fusion."""
+
+    type: Literal["judged"]
+    strengths: dict[str, dict[str, float]] | None = Field(default=None, max_length=100, description=_NO_EFFECT)
+    queries: int = Field(default=0, ge=0, description=_NO_EFFECT)
+    judge: str = Field(default="", description=_NO_EFFECT)
+
+
 AnyFusion: TypeAlias = Annotated[
-    RRFSettings | ScoreFusionSettings | AdaptiveFusionSettings, Field(discriminator="type")
+    RRFSettings | ScoreFusionSettings | AdaptiveFusionSettings | JudgedFusionSettings, Field(discriminator="type")
 ]
 
 
