@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from hybridsearch.encoders.sparse import Sparse as Sparse
     from hybridsearch.encoders.tokens import Tokenizer as Tokenizer
     from hybridsearch.errors import HybridSearchError as HybridSearchError
+    from hybridsearch.evaluation.calibrating import calibrate as calibrate
     from hybridsearch.evaluation.comparison import Comparison as Comparison
     from hybridsearch.evaluation.datasets import Dataset as Dataset
     from hybridsearch.evaluation.datasets import load_dataset as load_dataset
@@ -102,6 +103,7 @@ _HOMES = {
     "Tokenizer": "encoders.tokens",
     "TrainingData": "training.data",
     "TrainingSettings": "training.settings",
+    "calibrate": "evaluation.calibrating",
     "compare": "evaluation.experiment",
     "copy": "indexing.copying",
     "encode_on_ray": "indexing.cluster",

@@ -1,5 +1,6 @@
 """The command line program `hybridsearch`. Each module here adds its verbs to `app`."""
 
+from hybridsearch.cli import calibrating as calibrating
 from hybridsearch.cli import checking as checking
 from hybridsearch.cli import copying as copying
 from hybridsearch.cli import documents as documents

@@ -39,8 +39,8 @@ MOVING = "Move to another engine"
 CHECKING = "Check and prepare this machine"
 
 ORDER = (
-    "index", "search", "explain", "list", "get", "delete", "compare", "tune", "evaluate", "recall", "train", "mine",
-    "serve", "mcp", "copy", "publish", "optimize", "doctor", "warmup",
+    "index", "search", "explain", "list", "get", "delete", "compare", "tune", "calibrate", "evaluate", "recall",
+    "train", "mine", "serve", "mcp", "copy", "publish", "optimize", "doctor", "warmup",
 )  # fmt: skip
 """The verbs in the order in which `hybridsearch --help` lists them: the order in which a new user needs them."""
 

@@ -9,7 +9,7 @@ import re
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
@@ -66,6 +66,7 @@ class Dataset:
         corpus: Documents. They are read from their files again at each iteration. None if only runs are compared.
         left_out: Number of queries that were left out because they have no judgement.
         repeated: Query ids that have several texts -> their file. The last text is used.
+        judged_by: Whose grades the judgements are, as the file `judges.txt` of a folder says. "" if nothing says it.
 
     >>> dataset = Dataset("mine", {"q1": "wing lift"}, {"q1": {"d1": 1}}, [Document("d1", "Lift grows.")])
     >>> print(dataset.check())
@@ -79,6 +80,7 @@ class Dataset:
     corpus: Iterable[Document] | None = None
     left_out: int = 0
     repeated: Mapping[str, str] = field(default_factory=dict)
+    judged_by: str = ""
 
     def __post_init__(self) -> None:
         if not isinstance(self.queries, Mapping):
@@ -447,7 +449,10 @@ def _from_layout(name: str, layout: hub.Layout, split: str, all_queries: bool, q
             f"{layout.folder} has no queries. They are expected in a file such as queries.jsonl or topics.*."
         )
     corpus = _Corpus(layout.files("corpus", split))
-    return _dataset(name, queries, qrels, corpus if corpus.files else None, "title", all_queries)
+    dataset = _dataset(name, queries, qrels, corpus if corpus.files else None, "title", all_queries)
+    judges = Path(layout.folder) / "judges.txt"
+    told = judges.read_text(encoding="utf-8").strip() if judges.is_file() else ""
+    return replace(dataset, judged_by=told)
 
 
 @dataclass(frozen=True, slots=True)

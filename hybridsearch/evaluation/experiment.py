@@ -468,4 +468,4 @@ def _check_cutoffs(names: Iterable[str], cutoffs: Iterable[int | None], top_k: i
 def _facts(dataset: Dataset, qrels: Mapping[str, Mapping[str, int]]) -> DatasetFacts:
     report = dataset.check()
     judgements, problems = sum(map(len, qrels.values())), tuple(map(str, report.problems))
-    return DatasetFacts(dataset.name, report.documents, len(qrels), judgements, problems)
+    return DatasetFacts(dataset.name, report.documents, len(qrels), judgements, problems, dataset.judged_by)

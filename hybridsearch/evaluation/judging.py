@@ -194,7 +194,7 @@ class Judgements:
             StorageError: The folder cannot be written.
         """
         depth, seed = arguments.whole_number("depth", depth), arguments.whole_number("seed", seed, 0)
-        queries = _checked_queries(self._numbered(queries))
+        queries = checked_queries(self._numbered(queries))
         if isinstance(systems, HybridSearch):
             systems = parse_systems(
                 default_systems(list(systems.retrievers), systems.reranker), systems, systems.reranker
@@ -331,7 +331,7 @@ class Judgements:
         done = self._log.of(name)
         left = {query: [id for id in ids if (query, id) not in done] for query, ids in self._pool.documents.items()}
         left = {query: ids for query, ids in left.items() if ids}
-        texts = _documents({id for ids in left.values() for id in ids}, source)
+        texts = documents_of({id for ids in left.values() for id in ids}, source)
         missing = {id for ids in left.values() for id in ids} - texts.keys()
         if missing:
             warn(
@@ -344,7 +344,7 @@ class Judgements:
         with progress_bar("Judging", range(sum(map(len, left.values()))), show_progress_bar) as advance:
             for query, ids in left.items():
                 known = [id for id in ids if id in texts]
-                scores = _scores(scorer, self.queries[query], [texts[id] for id in known])
+                scores = scores_of(scorer, self.queries[query], [texts[id] for id in known])
                 lines = []
                 for id, score in zip(known, scores, strict=True):
                     grade = sum(score >= limit for limit in limits)
@@ -491,7 +491,9 @@ class Judgements:
                 "its pool are left. Grade or skip all documents of a query, or give unfinished=True."
             )
         queries = {query: self.queries[query] for query in kept}
-        return Dataset(name, queries, kept, corpus, len(self.queries) - len(kept))
+        names = dict.fromkeys([*self._chosen(judges), *([] if decider is None else [decider])])
+        judged_by = ", ".join(f"{one} ({about})" if (about := self.judges[one]) else one for one in names)
+        return Dataset(name, queries, kept, corpus, len(self.queries) - len(kept), judged_by=judged_by)
 
     def save(
         self,
@@ -505,8 +507,9 @@ class Judgements:
     ) -> None:
         """Write the settled grades to a folder in the layout of BEIR, which `hs.load_dataset` reads.
 
-        The folder gets `queries.jsonl`, `qrels/test.tsv`, the same grades as TREC qrels in `qrels.trec`, and
-        `corpus.jsonl` if documents are given. `qrels.trec` is left out if an id has a blank, because TREC allows none.
+        The folder gets `queries.jsonl`, `qrels/test.tsv`, the same grades as TREC qrels in `qrels.trec`, the names of
+        the judges in `judges.txt`, and `corpus.jsonl` if documents are given. `qrels.trec` is left out if an id has a
+        blank, because TREC allows none.
 
         Args:
             folder: Folder to write. Existing files of these names are replaced.
@@ -526,6 +529,7 @@ class Judgements:
             _write_lines(place / "queries.jsonl", ({"_id": id, "text": text} for id, text in dataset.queries.items()))
             if corpus is not None:
                 _write_lines(place / "corpus.jsonl", ({"_id": one.id, **_without_id(one)} for one in corpus))
+            (place / "judges.txt").write_text(dataset.judged_by + "\n", encoding="utf-8")
         write_qrels(dataset.qrels, place / "qrels" / "test.tsv")
         if not any(len(id.split()) != 1 for query, grades in dataset.qrels.items() for id in (query, *grades)):
             write_qrels(dataset.qrels, place / "qrels.trec")
@@ -652,7 +656,8 @@ def _settle(grades: Sequence[int], rule: Rule) -> int:
     return min(counts, key=lambda grade: (-counts[grade], grade))
 
 
-def _scores(scorer: Scorer, query: str, documents: Sequence[Document]) -> list[float]:
+def scores_of(scorer: Scorer, query: str, documents: Sequence[Document]) -> list[float]:
+    """Let a program score documents for a query. Raises EncodingError if it gives not one finite number for each."""
     if isinstance(scorer, Reranker):
         (scores,) = score_pairs(scorer, [query], [documents])
         return [float(score) for score in scores]
@@ -662,13 +667,15 @@ def _scores(scorer: Scorer, query: str, documents: Sequence[Document]) -> list[f
     return [float(score) for score in found]
 
 
-def _documents(ids: Collection[str], source: HybridSearch | Iterable[Document]) -> dict[str, Document]:
+def documents_of(ids: Collection[str], source: HybridSearch | Iterable[Document]) -> dict[str, Document]:
+    """Read documents of an index or of an iterable, by id."""
     if isinstance(source, HybridSearch):
         return {one.id: one for one in source.get(list(ids)) if one is not None} if ids else {}
     return {one.id: one for one in source if one.id in ids}
 
 
-def _checked_queries(queries: object) -> dict[str, str]:
+def checked_queries(queries: object) -> dict[str, str]:
+    """Queries by id. Raises InvalidArgumentError for another form."""
     if not isinstance(queries, Mapping) or not queries:
         raise InvalidArgumentError(
             f"queries is a mapping from query id to text, or a list of texts, not {arguments.shown(queries)}."

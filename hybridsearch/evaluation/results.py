@@ -239,6 +239,7 @@ class DatasetFacts:
         queries: Number of queries that were asked. Each has judgements.
         judgements: Number of judgements.
         problems: Sentences about problems in the data set.
+        judged_by: Whose grades the judgements are. "" if nothing says it.
     """
 
     name: str
@@ -246,11 +247,12 @@ class DatasetFacts:
     queries: int
     judgements: int
     problems: tuple[str, ...] = ()
+    judged_by: str = ""
 
     def __str__(self) -> str:
         documents = [] if self.documents is None else [number_of(self.documents, "document")]
         counts = [*documents, number_of(self.queries, "query", "queries"), number_of(self.judgements, "judgement")]
-        return f"{self.name}: {', '.join(counts)}"
+        return f"{self.name}: {', '.join(counts)}" + (f", judged by {self.judged_by}" if self.judged_by else "")
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -27,7 +27,7 @@ import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +36,11 @@ from hybridsearch.arguments import number, shown, whole_number
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.fusion.base import Fusion
 from hybridsearch.fusion.score import normalize
+from hybridsearch.messages import number_of
 from hybridsearch.ranking import Ranking
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
 
 TOP = 10
 """Number of first documents of a ranking that are compared: one page of results."""
@@ -174,6 +178,22 @@ class JudgedFusion(Fusion):
         strengths = {name: asdict(one) for name, one in self.strengths.items()}
         return {**super().to_json(), "strengths": strengths, "queries": self.queries, "judge": self.judge}
 
+    def __rich__(self) -> RenderableType:
+        from hybridsearch.tables import Grid, rich_tables
+
+        total = math.fsum((self.weights or {}).values())
+        rows = [
+            [
+                [name],
+                [f"{weight / total:.3f}", *([f"± {one.weight_error:.3f}"] if one else [])],
+                *([[f"{one.mean:+.3f}", f"± {one.error:.3f}"], [f"{one.graded:.0%}"]] if one else [["-"], ["-"]]),
+            ]
+            for name, weight in (self.weights or {}).items()
+            for one in [self.strengths.get(name)]
+        ]
+        title = f"{number_of(self.queries, 'query', 'queries')}, judged by {self.judge or 'an unknown judge'}"
+        return rich_tables([Grid(title, ["retriever", "share of weight", "strength", "graded"], rows)])
+
     def __repr__(self) -> str:
         about = f", queries={self.queries}, judge={self.judge!r}" if self.strengths else ""
         return f"JudgedFusion(weights={self.weights!r}{about})"
@@ -224,7 +244,8 @@ def _standardized(values: _Values) -> _Values:
     deviation = float(scaled.std())
     if deviation <= 1e-12:
         return np.zeros_like(values)
-    return (scaled - scaled.mean()) / deviation
+    standardized: _Values = (scaled - scaled.mean()) / deviation
+    return standardized
 
 
 def _paired(tops: Sequence[_Values], worst: float) -> _Values:
@@ -232,7 +253,8 @@ def _paired(tops: Sequence[_Values], worst: float) -> _Values:
     means = [
         float(np.concatenate([top, np.full(TOP - len(top), worst)]) @ _DISCOUNTS / _DISCOUNTS.sum()) for top in tops
     ]
-    return np.array(means) - np.mean(means)
+    above: _Values = np.array(means) - np.mean(means)
+    return above
 
 
 def _strengths(queries: Sequence[_Query], retrievers: int) -> list[tuple[float, float]]:
