@@ -19,8 +19,8 @@ def calibrate(
         str,
         opt(
             "FILE",
-            "50 to 500 queries that users ask: a file with a query in each line, a log of `serve --log-queries`, or "
-            "TREC topics.",
+            "File of 50 to 500 queries that users ask: a query in each line, a log of `serve --log-queries`, or TREC "
+            "topics.",
             "--queries",
         ),
     ],
