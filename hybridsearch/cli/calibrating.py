@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,13 +12,15 @@ from hybridsearch.cli.arguments import MODELS, backend_options, of_output, opt, 
 from hybridsearch.cli.terminal import console_on, print_json, print_plain
 from hybridsearch.errors import InvalidArgumentError
 
+_of_judge = partial(opt, rich_help_panel="Judge")
+
 
 @app.command(cls=Verb, rich_help_panel=MEASURING)
 def calibrate(
     place: arguments.Place,
     queries: Annotated[
         str,
-        opt(
+        _of_judge(
             "FILE",
             "File of 50 to 500 queries that users ask: a query in each line, a log of `serve --log-queries`, or TREC "
             "topics.",
@@ -26,14 +29,16 @@ def calibrate(
     ],
     judge: Annotated[
         str,
-        opt(
+        _of_judge(
             "MODEL",
             "Judge of the documents. MODEL is a cross-encoder, late=MODEL a late-interaction model, and dense=MODEL a "
             f"dense model. {MODELS} Or a folder of judgements: then the grades of people count.",
             "--judge",
         ),
     ],
-    depth: Annotated[int, opt("N", "Number of first documents of each retriever to grade.", "--depth", min=1)] = 10,
+    depth: Annotated[
+        int, _of_judge("N", "Number of first documents of each retriever to grade.", "--depth", min=1)
+    ] = 10,
     precision: arguments.Precision = None,
     runtime: arguments.Runtime = None,
     option: arguments.Options = None,
