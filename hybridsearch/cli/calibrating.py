@@ -59,7 +59,7 @@ def calibrate(
     grades.
 
     \bExamples:
-      hybridsearch calibrate papers --queries log.txt --judge MODEL --save judged.json
+      hybridsearch calibrate papers --queries q.txt --judge MODEL --save judged.json
       hybridsearch search papers "layer on a wing" --fusion judged.json
     """
     import hybridsearch as hs
