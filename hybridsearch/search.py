@@ -414,7 +414,8 @@ class HybridSearch:
                 show a hit twice. Pages end with the last of the candidates.
             min_score: Least score of a hit, after fusion, boosts and reranking. If there is a reranker, hits that it
                 did not score are left out. A mapping has a least score for single retrievers, such as `{"dense": 0.4}`:
-                a retriever does not find documents with a lower score.
+                a retriever does not find documents with a lower score. It has no effect on a retriever that is not
+                asked.
             boost: Boosts that raise scores by metadata, such as `hs.Recency("published")` or `hs.FieldBoost(...)`.
             group_by: Metadata field of which each value gives one hit, the best. The hit names the others.
             diversity: `hs.MMR(...)` for hits that differ from each other. None for the best hits.
