@@ -157,11 +157,20 @@ class AdaptiveFusionSettings(FusionSettings):
     type: Literal["adaptive"]
 
 
+class StrengthSettings(Strict):
+    """Strength of a retriever. It has no effect."""
+
+    mean: float
+    error: float
+    weight_error: float
+    graded: float
+
+
 class JudgedFusionSettings(FusionSettings):
     """Judged fusion."""
 
     type: Literal["judged"]
-    strengths: dict[str, dict[str, float]] | None = Field(default=None, max_length=100, description=_NO_EFFECT)
+    strengths: dict[str, StrengthSettings] | None = Field(default=None, max_length=100, description=_NO_EFFECT)
     queries: int = Field(default=0, ge=0, description=_NO_EFFECT)
     judge: str = Field(default="", description=_NO_EFFECT)
 
