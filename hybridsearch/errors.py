@@ -63,7 +63,8 @@ class MissingExtraError(HybridSearchError, ImportError):
 def install_command(extra: str) -> str:
     """The pip command that installs an extra.
 
-    If hybridsearch was installed from a folder or a file, the command names it.
+    If hybridsearch was installed from a folder or a file that is still there, the command names it. An image does not
+    have the folder that it was built from.
     """
     from importlib import metadata
     from urllib.parse import unquote, urlsplit
@@ -77,7 +78,7 @@ def install_command(extra: str) -> str:
     checkout = Path(__file__).parents[1]
     if source is None and (checkout / "pyproject.toml").is_file():
         source = checkout
-    if source is None:
+    if source is None or not source.exists():
         return f"pip install 'hybridsearch[{extra}]'"
     return f"pip install '{'.' if source == Path.cwd() else source}[{extra}]'"
 

@@ -172,7 +172,8 @@ def test_adapters_import_the_contract_and_nothing_else_of_the_core() -> None:
     ("origin", "command"),
     [
         (None, "pip install '.[evaluation]'"),
-        ("file:///a%20folder/of mine", "pip install '/a folder/of mine[evaluation]'"),
+        ("file://{folder}/a%20folder/of mine", "pip install '{folder}/a folder/of mine[evaluation]'"),
+        ("file://{folder}/gone", "pip install 'hybridsearch[evaluation]'"),
         ("https://host/hybridsearch-1.whl", "pip install 'hybridsearch[evaluation]'"),
     ],
 )
@@ -181,14 +182,15 @@ def test_a_missing_extra_is_installed_from_where_the_package_came_from(
 ) -> None:
     class Distribution:
         def read_text(self, name: str) -> str | None:
-            return None if origin is None else json.dumps({"url": origin})
+            return None if origin is None else json.dumps({"url": origin.format(folder=tmp_path)})
 
+    (tmp_path / "a folder" / "of mine").mkdir(parents=True)
     monkeypatch.setattr(metadata, "distribution", lambda name: Distribution())
     if origin is None:
         monkeypatch.chdir(ROOT)
     else:
         monkeypatch.setattr(errors, "__file__", str(tmp_path / "hybridsearch" / "errors.py"))
-    assert command in str(errors.MissingExtraError("ir-measures", "evaluation", "Measuring"))
+    assert command.format(folder=tmp_path) in str(errors.MissingExtraError("ir-measures", "evaluation", "Measuring"))
     assert "`pip install pandas`" in str(errors.MissingExtraError("pandas", None, "A DataFrame"))
 
 
