@@ -118,6 +118,17 @@ def test_a_span_gives_its_term_and_each_matched_term_has_a_span(text: str, query
 
 
 @settings(max_examples=300, deadline=None)
+@given(texts, texts, st.booleans(), st.sampled_from([None, "english"]))
+@example("wings.WINGS?\u2003“wing”\u00a0getWing ?wing", "wings", False, "english")
+def test_the_places_are_those_of_a_search_in_all_words(
+    text: str, query: str, folded: bool, language: str | None
+) -> None:
+    encoder = hs.BM25(language, fold_accents=folded)
+    wanted = dict.fromkeys(encoder.encode_queries([f"{query} {text[:9]}"])[0].terms, 1.0)
+    assert encoder.locate([text], [wanted]) == find_terms([text], [wanted], encoder.tokenize)
+
+
+@settings(max_examples=300, deadline=None)
 @given(texts.map(lambda text: text * 8), st.data())
 def test_a_snippet_cuts_no_character_and_is_in_the_passage(text: str, data: st.DataObject) -> None:
     bounds = st.integers(0, len(text))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterable, Set
+from collections.abc import Callable, Iterable, Iterator, Set
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
@@ -42,7 +42,7 @@ _IGNORED = re.compile(  # invisible within words: soft hyphen, joiners, directio
     "[\u00ad\u061c\u200c-\u200f\u202a-\u202e\u2060\u2066-\u2069\ufe0e\ufe0f\ufeff]"
 )
 _LONE_POINT = re.compile(r"\.(?:(?<![0-9]\.)|(?![0-9]))")  # every point except that of a decimal number
-_RARE = re.compile(r"[^\x00-\x7f]+")
+_NOT_ASCII = re.compile(r"[^\x00-\x7f]+")
 _UNSPACED = (  # scripts without spaces between words, and Hangul, whose particles are attached to the word
     range(0x0E00, 0x0F00),  # Thai, Lao
     range(0x1000, 0x10A0),  # Myanmar
@@ -66,20 +66,15 @@ _LATIN = (range(0xC0, 0x2B0), range(0x1E00, 0x1F00), range(0x2C60, 0x2C80), rang
 _CHANGED_LETTER = re.compile(r"LATIN (CAPITAL|SMALL) LETTER ([A-Z]) WITH [A-Z ]+").fullmatch  # "... O WITH STROKE"
 
 
-_SPACE, _LOWER, _UPPER, _EDGE, _OTHER = range(5)  # kinds of characters; edges are the signs before and after words
-_KINDS = bytes(
-    _SPACE if c.isspace() else _LOWER if c.islower() else _UPPER if c.isupper() else _EDGE if c in "().,:;" else _OTHER
-    for c in map(chr, range(128))
-).ljust(256)  # the kind of each ASCII character
-_BEGIN, _END, _UNUSUAL = 1, 2, 4
-_PAIRS = bytes(  # what each kind of character after each kind means; ordinary words are "wing", "Wing" and "wing)."
-    _BEGIN * (before == _SPACE != kind)
-    | _END * (before != _SPACE == kind)
-    | _UNUSUAL * (kind == _OTHER or (kind == _UPPER and before != _SPACE) or (kind == _LOWER and before == _EDGE))
-    for before in range(5)
-    for kind in range(5)
-).ljust(256)
-_RARE_SPACE = re.compile(r"(?![\x00-\x7f])\s")
+def _number(character: str) -> int:
+    """The number of an ASCII character, below 32. Case is ignored, and "?" stands for all other characters."""
+    if character.isalpha():
+        return ord(character) % 32
+    return _SPACE if character.isspace() else 27 if character.isdigit() else _RARE if character == "?" else 28
+
+
+_SPACE, _RARE = 0, 31
+_NUMBERS = bytes(map(_number, map(chr, range(128)))).ljust(256)
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,33 +229,35 @@ class Rules:
     def chunks_finder(self, terms: Set[str]) -> Callable[[str], Chunks]:
         """Make a function that finds the chunks of a text that may give `terms`.
 
-        It leaves out ordinary ASCII words whose first two letters are not those of a term. The English stemmer changes
-        only a "y" there: the term of "dying" is "die". It leaves a single letter of a few words: the term of "oed" is
-        "o". If the rules have another stemmer, or do not ignore case, the function finds all chunks.
+        It leaves out ASCII chunks in which no word begins with the first three letters of a term. The English stemmer
+        keeps them, because it changes ends of words, and at most one letter of what it leaves. Of a term with fewer
+        than four letters, two are looked for, or one if there is one. There the stemmer may change a "y": the term of
+        "dying" is "die". If the rules have another stemmer, or do not ignore case, the function finds all chunks.
         """
         if self.language not in (None, "english") or not self.lowercase:
             return all_chunks
-        starts = {term[:2] for term in terms if term[:2].isascii()}
-        starts |= {start.replace("i", "y") for start in starts}
-        starts |= {start.title() for start in starts}
-        wanted = np.zeros((128, 128), bool)
-        for start in starts:
-            wanted[ord(start[0]), ord(start[1]) if len(start) > 1 else slice(None)] = True
+        starts = np.zeros((32, 32, 32), bool)  # whether three characters may be the first of a word
+        starts[_RARE] = True
+        for term in filter(str.isascii, terms):
+            start = term[: 3 if len(term) > 3 else 2]
+            for letters in {start, start.replace("i", "y")}:
+                starts[tuple(letters.encode().translate(_NUMBERS))] = True
+        wanted = starts.ravel()
 
-        def chunks(text: str) -> Chunks:
-            spaced = text if text.isascii() else _RARE_SPACE.sub(" ", text)
-            codes = np.frombuffer(f" {spaced} ".encode("ascii", "replace"), np.uint8)
-            kinds = np.frombuffer(codes.tobytes().translate(_KINDS), np.uint8)
-            pairs = kinds[:-1] * np.uint8(5) + kinds[1:]  # of each character and the one before it
-            flags = np.frombuffer(pairs.tobytes().translate(_PAIRS), np.uint8)
-            begins = np.flatnonzero((flags & _BEGIN).view(bool))
-            if not len(begins):
-                return []
-            chosen = np.bitwise_or.reduceat(flags, begins) >= _UNUSUAL
-            chosen |= wanted[codes[begins + 1], codes[begins + 2]]
-            ends = np.flatnonzero((flags & _END).view(bool))
-            spans = zip(begins[chosen].tolist(), ends[chosen].tolist(), strict=True)
-            return [(begin, text[begin:end]) for begin, end in spans]
+        def chunks(text: str) -> Iterator[tuple[int, str]]:
+            raw = f" {text}  ".replace("?", "!").encode("ascii", "replace")
+            codes, numbers = np.frombuffer(raw, np.uint8), np.frombuffer(raw.translate(_NUMBERS), np.uint8)
+            wide = numbers.astype(np.uint16)
+            places = np.flatnonzero(wanted.take(wide[:-2] << 10 | wide[1:-1] << 5 | wide[2:]))
+            within = (codes[places] >= ord("a")) & (numbers[places] < 27) & (numbers[places - 1] - 1 < 26)
+            spaces = np.flatnonzero(numbers == _SPACE)
+            after = np.unique(np.searchsorted(spaces, places[~within]))
+            for start, end in zip(spaces[after - 1].tolist(), (spaces[after] - 1).tolist(), strict=True):
+                chunk = text[start:end]
+                if chunk.isascii():
+                    yield start, chunk
+                else:  # it may have white space that is not ASCII
+                    yield from ((start + at, part) for at, part in all_chunks(chunk))
 
         return chunks
 
@@ -346,7 +343,7 @@ def _word(characters: str) -> str:
 
 def _beyond_ascii(text: str) -> str:
     """The characters of a text that are not ASCII, and spaces."""
-    return " ".join(_RARE.findall(text))
+    return " ".join(_NOT_ASCII.findall(text))
 
 
 # Python's \w does not match combining marks, so it would cut Hindi and Thai words apart. The classes below match them.
