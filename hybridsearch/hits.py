@@ -304,9 +304,10 @@ class Hit:
 
         For BM25 they are the words whose terms matched. For a sparse model they are also the words that give a
         dimension of the query its largest weight, and for a dense model the sentence that is nearest to the query. For
-        a late-interaction reranker they are the words that match words of the query. All spans are in the best passage
-        if the index has passages, and those of a reranker in the passages that it read. Models read the texts of up to
-        10 hits when the highlights of one of them are first read.
+        a late-interaction reranker they are the words that match words of the query, except stop words of BM25. Words
+        that feedback added are found only in a document that has none of the query's own. All spans are in the best
+        passage if the index has passages, and those of a reranker in the passages that it read. Models read the texts
+        of up to 10 hits when the highlights of one of them are first read.
 
         Raises:
             BackendError: The hit was copied or unpickled, so it does not know its index.
@@ -321,7 +322,7 @@ class Hit:
         Args:
             length: Number of characters of the window. It may be a little longer, so that no word is cut.
             models: Whether the models of sparse and dense retrievers read the texts to find highlights. If not, the
-                call takes about a millisecond for a hit, and a dense retriever has no highlights.
+                call takes less than a millisecond for a hit, and a dense retriever has no highlights.
 
         Returns:
             The window with its highlights.

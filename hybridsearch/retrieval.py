@@ -263,7 +263,8 @@ class Plan:
 
     def _expanded(self, answers: Answers, first: Sequence[Ranking]) -> Answers:
         requests, expansions = expand(answers.requests, self.feedback, first, self.backend, self.encoder)
-        return replace(answers, requests={**answers.requests, **requests}, expansions=expansions)
+        asked = {name: answers.requests[name] for name in requests}
+        return replace(answers, requests={**answers.requests, **requests}, expansions=expansions, asked=asked)
 
     def _gather(self, given: Mapping[str, Answers | BaseException], timings: dict[str, float]) -> Answers:
         """The answers of all retrievers as one. Raises the error of a retriever that is not optional."""
@@ -338,7 +339,8 @@ class Plan:
             explain = partial(self._explain, query, requests, matches, answers.expansions_of(i))
             chosen = chooser.choose(candidates[i], partial(self._similarities, found[i]))
             page = chosen[chooser.offset :][:top_k]
-            finder = Finder(requests, self.encoder, partial(matched_terms, self.backend), words)
+            own = {name: of_retriever[i].query for name, of_retriever in answers.asked.items()}
+            finder = Finder(requests, self.encoder, partial(matched_terms, self.backend), words, own)
             hits = make_hits(page, chooser.offset, fused[i], tops[i], explain, found[i].lazily, finder)
             notes = of_all + answers.notes_of(i) if query.strip() else [BLANK]
             if gone := len(tops[i]) - len(candidates[i]):
@@ -573,6 +575,7 @@ class Answers:
         timings: Seconds of each stage.
         expansions: What feedback did to each query, by the name of a retriever with feedback. None for a query for
             which the first pass found nothing.
+        asked: Requests as they were before feedback changed them, by the name of a retriever with feedback.
     """
 
     requests: Mapping[str, Sequence[Request]]
@@ -581,6 +584,7 @@ class Answers:
     notes: Mapping[str, Sequence[str]] = field(default_factory=dict)
     timings: dict[str, float] = field(default_factory=dict)
     expansions: Mapping[str, Sequence[Expansion | None]] = field(default_factory=dict)
+    asked: Mapping[str, Sequence[Request]] = field(default_factory=dict)
 
     def expansions_of(self, number: int) -> dict[str, Expansion]:
         """Collect what feedback did to one query, by retriever name."""
@@ -648,7 +652,8 @@ def _joined(parts: Sequence[Answers]) -> Answers:
     notes = {name: of_retriever for part in parts for name, of_retriever in part.notes.items()}
     timings = {stage: seconds for part in parts for stage, seconds in part.timings.items()}
     expansions = {name: of_retriever for part in parts for name, of_retriever in part.expansions.items()}
-    return Answers(requests, rankings, notes=notes, timings=timings, expansions=expansions)
+    asked = {name: of_retriever for part in parts for name, of_retriever in part.asked.items()}
+    return Answers(requests, rankings, notes=notes, timings=timings, expansions=expansions, asked=asked)
 
 
 class _blame:  # noqa: N801 (a class, because contextlib takes longer than the rest of a small search)

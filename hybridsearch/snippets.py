@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
@@ -20,7 +20,7 @@ from hybridsearch.encoders.locating import joins
 from hybridsearch.rerank import TokenMatch
 from hybridsearch.sentences import is_cuttable, sections
 from hybridsearch.tables import Marked
-from hybridsearch.vectors import DenseVectors, SparseQuery, TextQuery
+from hybridsearch.vectors import DenseVectors, QueryVector, SparseQuery, TextQuery
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -149,6 +149,8 @@ class Finder:
         encoder: Function that returns the encoder of a retriever.
         explain: Function that gives the matched terms of documents.
         matched: Function that gives the words of a document that the reranker matched. None if it does not tell.
+        own: Queries as they were before feedback changed them, by the name of a retriever with feedback. Terms that
+            feedback added are found only in documents that have no term of these queries.
 
     Attributes:
         hits: All hits of the query, in order. They are set after the hits are made.
@@ -160,8 +162,10 @@ class Finder:
         encoder: Callable[[str], Encoder],
         explain: Explained,
         matched: Callable[[str], Sequence[TokenMatch]] | None = None,
+        own: Mapping[str, QueryVector] | None = None,
     ) -> None:
         self._requests, self._encoder, self._explain, self._matched = requests, encoder, explain, matched
+        self._own = own or {}
         self._known: dict[tuple[str, bool], tuple[Highlight, ...]] = {}
         self.hits: Sequence[Found] = ()
 
@@ -186,20 +190,28 @@ class Finder:
             of_retriever = [hit for hit in hits if name in hit.retrievers]
             if not of_retriever:
                 continue
-            if isinstance(request.query, np.ndarray):
-                lists = self._sentences(name, request.query, of_retriever) if models else []
+            query = self._own.get(name, request.query)
+            if isinstance(query, np.ndarray):
+                lists = self._sentences(name, query, of_retriever) if models else []
             else:
                 lists = self._words(name, request, of_retriever, models=models)
             for hit, found in zip(of_retriever, lists, strict=False):
                 together[hit.id].update(found)
         for id, highlights in together.items():
             if models and self._matched is not None:
+                common = frozenset[str]().union(*map(self._stop_words, self._requests))
                 highlights.update(
                     Highlight(one.start, one.end, one.weight, RERANKER, one.query)
                     for one in self._matched(id)
                     if one.start is not None and one.end is not None
+                    if common.isdisjoint((one.query.casefold(), one.document.casefold()))
                 )
             self._known[id, models] = tuple(sorted(highlights, key=_order))
+
+    def _stop_words(self, name: str) -> frozenset[str]:
+        """The words that a BM25 retriever leaves out, so that a reranker of the same search does not show them."""
+        found: frozenset[str] = getattr(self._encoder(name), "stop_words", frozenset())
+        return found
 
     def _words(self, name: str, request: Request, hits: Sequence[Found], *, models: bool) -> list[list[Highlight]]:
         """The words that give the terms of the query."""
@@ -208,7 +220,7 @@ class Finder:
             return []
         query = request.query
         explained = self._explain(request, [hit.id for hit in hits])
-        weights = [_weights(query, explained.get(hit.id, {})) for hit in hits]
+        weights = [_weights(query, explained.get(hit.id, {}), self._own.get(name, query)) for hit in hits]
         spans = [hit.span for hit in hits]
         texts = [hit.document.text[start:end] for hit, (start, end) in zip(hits, spans, strict=True)]
         terms = [{query.text: 1.0}] * len(hits) if isinstance(query, TextQuery) else weights
@@ -283,12 +295,17 @@ def similarities_to(query: NDArray[np.float32], vectors: DenseVectors) -> NDArra
     return scores
 
 
-def _weights(query: SparseQuery | TextQuery | NDArray[np.float32], explained: Mapping[str, float]) -> dict[str, float]:
-    """The terms to find in a document, with their weights. If nothing is explained, they are those of the query."""
-    if not isinstance(query, SparseQuery):
+def _weights(query: QueryVector, explained: Mapping[str, float], own: QueryVector) -> dict[str, float]:
+    """The terms to find in a document, with their weights. If nothing is explained, they are those of the query.
+
+    They are terms of `own`, the query before feedback, unless the document has none of them.
+    """
+    if not isinstance(query, SparseQuery) or not isinstance(own, SparseQuery):
         return {}
-    weights = dict(zip(query.terms, query.weights.tolist(), strict=True))
-    return {term: explained.get(term, 0.0) for term in weights} if explained else weights
+    if not explained:
+        return dict(zip(own.terms, own.weights.tolist(), strict=True))
+    terms = query.terms if explained.keys().isdisjoint(own.terms) else own.terms
+    return {term: explained.get(term, 0.0) for term in terms}
 
 
 def _order(highlight: Highlight) -> tuple[int, int, str, str]:
@@ -321,7 +338,7 @@ def _best(highlights: Sequence[Highlight], length: int) -> tuple[int, int] | Non
     sums: dict[str, float] = defaultdict(float)
     for retriever, _, weight in {(one.retriever, one.term, one.weight) for one in highlights}:
         sums[retriever] += abs(weight)
-    counts = Counter[tuple[str, str | None]]()
+    counts: dict[tuple[str, str | None], int] = defaultdict(int)
     total = best = first = 0
     found: tuple[int, int] | None = None
     ends = [min(one.end, one.start + length) for one in highlights]

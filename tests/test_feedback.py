@@ -353,3 +353,22 @@ def test_the_program_searches_and_explains_with_feedback(documents: list[hs.Docu
         refused = CliRunner().invoke(app, ["search", place, "wing", "--feedback", wrong])
         assert refused.exit_code != 0
         assert reason in refused.output
+
+
+def test_added_words_are_highlighted_only_where_the_query_has_no_word() -> None:
+    search = hs.HybridSearch({"bm25": hs.BM25(), "letters": Letters()})
+    texts = ["Pair the phone with a button.", "A button is pressed. Nobody has paired it.", "The button is red."]
+    search.index([hs.Document(str(number), text) for number, text in enumerate(texts)], show_progress_bar=False)
+    feedback = [hs.RM3(documents=1, max_share=1), hs.Rocchio(documents=1, alpha=0.1, beta=1)]
+    for hit in search.search("pair", feedback=feedback):
+        words = [one for one in hit.highlights if one.retriever == "bm25"]
+        shown = {hit.document.text[one.start : one.end] for one in words}
+        assert shown == {"0": {"Pair"}, "1": {"paired"}, "2": {"button"}}[hit.id]
+        assert {one.term: one.weight for one in words}.items() <= hit.explain().terms["bm25"].items()
+        (sentence,) = (one for one in hit.highlights if one.retriever == "letters")
+        read = search.retrievers["letters"]
+        own, (near,) = (
+            read.encode_queries(["pair"])[0],
+            read.encode_documents([hit.document.text[sentence.start : sentence.end]]).array,
+        )
+        assert sentence.weight == pytest.approx(float(own @ near))

@@ -238,6 +238,11 @@ BM25(stop_words=False) finds them.']
         return again
 
     @property
+    def stop_words(self) -> frozenset[str]:
+        """Words that give no terms, in lower case. The set is empty with a tokenizer of your own."""
+        return frozenset(map(str.casefold, self._rules.stop_words if self._rules else ()))
+
+    @property
     def max_tokens(self) -> None:
         """Number of tokens that are read of a document: None, because all of them are read."""
         return None

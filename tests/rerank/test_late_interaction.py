@@ -163,6 +163,20 @@ def test_highlights_are_words_of_the_text_that_match(minilm: str) -> None:
     assert search.search("car", reranker=None)[0].explain().matches == ()
 
 
+def test_stop_words_match_and_are_not_highlighted(minilm: str) -> None:
+    document = hs.Document("a", "The noise of the engine.")
+    shown = {}
+    for stop_words in (True, False):
+        search = hs.HybridSearch({"bm25": hs.BM25(stop_words=stop_words)}, reranker=hs.LateInteraction(minilm))
+        search.index([document], show_progress_bar=False)
+        hit = search.search("the sound of an engine")[0]
+        assert "of" in {one.query for one in hit.explain().matches}
+        of_reranker = [one for one in hit.highlights if one.retriever == "reranker"]
+        shown[stop_words] = {document.text[one.start : one.end] for one in of_reranker}
+    assert shown[True] == {"noise", "engine"}
+    assert {"of", "noise", "engine"} <= shown[False]
+
+
 @pytest.fixture
 def kept(minilm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> hs.LateInteraction:
     """A reranker that keeps its token vectors, after 20 of them."""
