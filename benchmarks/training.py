@@ -3,25 +3,27 @@
     python benchmarks/training.py [--recipes dense,sparse,...] [--seeds 0,1,2] [--output FOLDER] [--full] [--json]
                                   [--generator MODEL --teacher MODEL]
 
-| recipe         | what is trained                                                                               |
-|----------------|-----------------------------------------------------------------------------------------------|
-| dense          | all-MiniLM-L6-v2 on the train queries, with one negative each from ranks 6-40 of the hybrid   |
-| sparse         | a small SPLADE model on the same queries and negatives                                        |
-| inference-free | the same, with a table of token weights instead of the query encoder                          |
-| reranker       | a cross-encoder from all-MiniLM-L6-v2 on the same queries and 800 titles, over the first 50   |
-|                | documents of BM25 + all-MiniLM-L6-v2                                                          |
-| unsupervised   | all-MiniLM-L6-v2 on titles and sentences of the abstracts, without queries and judgements     |
-| gpl            | all-MiniLM-L6-v2 on three queries of --generator for each abstract, by MarginMSE with the     |
-|                | margins that --teacher gives to the abstract and a negative from ranks 1-50 of the hybrid     |
-| tsdae          | all-MiniLM-L6-v2 on the abstracts alone, which a decoder restores after tokens are deleted    |
-| nli            | all-MiniLM-L6-v2 on NLI triplets: Spearman's correlation on STS-B and SICK, before and after  |
-| decoder        | a small decoder language model with random weights, on the same triplets, by LoRA             |
-| steps          | nothing: seconds of one forward and backward pass of the SPLADE model over 32 abstracts, with |
-|                | the pooling of sentence-transformers and with ours                                            |
+| recipe           | what is trained                                                                               |
+|------------------|-----------------------------------------------------------------------------------------------|
+| dense            | all-MiniLM-L6-v2 on the train queries, with one negative each from ranks 6-40 of the hybrid   |
+| sparse           | a small SPLADE model on the same queries and negatives                                        |
+| inference-free   | the same, with a table of token weights instead of the query encoder                          |
+| late-interaction | the token vectors of all-MiniLM-L6-v2 on the same queries, with one negative each from ranks  |
+|                  | 6-40 of BM25 + all-MiniLM-L6-v2, over the first 50 documents of both                          |
+| reranker         | a cross-encoder from all-MiniLM-L6-v2 on the same queries and 800 titles, over the first 50   |
+|                  | documents of BM25 + all-MiniLM-L6-v2                                                          |
+| unsupervised     | all-MiniLM-L6-v2 on titles and sentences of the abstracts, without queries and judgements     |
+| gpl              | all-MiniLM-L6-v2 on three queries of --generator for each abstract, by MarginMSE with the     |
+|                  | margins that --teacher gives to the abstract and a negative from ranks 1-50 of the hybrid     |
+| tsdae            | all-MiniLM-L6-v2 on the abstracts alone, which a decoder restores after tokens are deleted    |
+| nli              | all-MiniLM-L6-v2 on NLI triplets: Spearman's correlation on STS-B and SICK, before and after  |
+| decoder          | a small decoder language model with random weights, on the same triplets, by LoRA             |
+| steps            | nothing: seconds of one forward and backward pass of the SPLADE model over 32 abstracts, with |
+|                  | the pooling of sentence-transformers and with ours                                            |
 
-The reranker is also merged with the ranking that it reranks (min-max). Sparse recipes print more: the hybrid of BM25,
-all-MiniLM-L6-v2 and the model (min-max) next to the hybrid of the first two, the quality when only the heaviest
-dimensions of each document are kept, and the time to encode one query.
+The late-interaction model and the reranker are also merged with the ranking that they rerank (min-max). Sparse recipes
+print more: the hybrid of BM25, all-MiniLM-L6-v2 and the model (min-max) next to the hybrid of the first two, the
+quality when only the heaviest dimensions of each document are kept, and the time to encode one query.
 
 Some train queries are held out to choose the best checkpoint. The test queries are asked only once before and once
 after training. Each recipe takes 10 to 30 minutes on two cores, for each seed. Without --full only the first seed is
@@ -101,6 +103,17 @@ def inference_free(data: Path, output: Path, seed: int) -> Figures:
     return sparse(data, output, seed, "inference-free")
 
 
+def late_interaction(data: Path, output: Path, seed: int) -> Figures:
+    test = hs.load_dataset(data / "scifact")
+    settings = hs.TrainingSettings(epochs=3, batch_size=32, learning_rate=3e-5, max_length=192, dropout=0, seed=seed)
+    with hs.HybridSearch({"bm25": hs.BM25(), "dense": hs.Dense(MINILM)}, fusion=hs.ScoreFusion("minmax")) as search:
+        search.index(test.corpus or ())
+        result = hs.train_late_interaction(
+            MINILM, data / "scifact", output, hard_negatives=1, retriever=search, settings=settings
+        )
+    return {**figures(result), **blended(result, test)}
+
+
 def reranker(data: Path, output: Path, seed: int) -> Figures:
     train, dev = hold_out(hs.load_dataset(data / "scifact", split="train"), seed)
     titles = pseudo_queries(data / "scifact", kinds=["title"], seed=seed)
@@ -121,7 +134,7 @@ def reranker(data: Path, output: Path, seed: int) -> Figures:
             test=test,
             settings=settings,
         )
-    return {**figures(result), "retrieval and after, min-max, nDCG@10": blended(result, test)}
+    return {**figures(result), **blended(result, test)}
 
 
 def unsupervised(data: Path, output: Path, seed: int) -> Figures:
@@ -207,6 +220,7 @@ RECIPES: dict[str, Callable[..., Figures]] = {
     "dense": dense,
     "sparse": sparse,
     "inference-free": inference_free,
+    "late-interaction": late_interaction,
     "reranker": reranker,
     "unsupervised": unsupervised,
     "gpl": gpl,
@@ -260,15 +274,19 @@ def figures(result: TrainingResult) -> Figures:
     return {**found, "seconds of training": result.history.seconds}
 
 
-def blended(result: TrainingResult, test: hs.Dataset) -> float:
-    """nDCG@10 of the retriever's scores and the reranker's, for the documents that were reranked."""
-    assert result.comparison is not None
-    runs = {
-        name: {query: result.comparison[name].ranking(query).top(RERANKED) for query in test.queries}
-        for name in ("retrieval", "after")
-    }
-    system = hs.Pipeline(runs, fusion=hs.ScoreFusion("minmax"), candidates=RERANKED)
-    return hs.evaluate(system, test, measures=["nDCG@10"]).means["nDCG@10"].mean
+def blended(result: TrainingResult, test: hs.Dataset) -> Figures:
+    """nDCG@10 of the retriever's scores and the model's, for the documents that were reranked, before and after."""
+    comparison, found = result.comparison, {}
+    assert comparison is not None
+    for model in comparison.names[1:]:
+        runs = {
+            name: {query: comparison[name].ranking(query).top(RERANKED) for query in test.queries}
+            for name in ("retrieval", model)
+        }
+        system = hs.Pipeline(runs, fusion=hs.ScoreFusion("minmax"), candidates=RERANKED)
+        mean = hs.evaluate(system, test, measures=["nDCG@10"]).means["nDCG@10"].mean
+        found[f"retrieval and {model}, min-max, nDCG@10"] = mean
+    return found
 
 
 def three_way(encoder: hs.Sparse, test: hs.Dataset) -> Iterator[tuple[str, float]]:

@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from hybridsearch.snippets import Snippet as Snippet
     from hybridsearch.training.data import TrainingData as TrainingData
     from hybridsearch.training.dense import train_dense as train_dense
+    from hybridsearch.training.late_interaction import train_late_interaction as train_late_interaction
     from hybridsearch.training.negatives.mining import mine_hard_negatives as mine_hard_negatives
     from hybridsearch.training.reranker import train_reranker as train_reranker
     from hybridsearch.training.settings import TrainingSettings as TrainingSettings
@@ -116,6 +117,7 @@ _HOMES = {
     "read_documents": "readers",
     "recall": "evaluation.recall",
     "train_dense": "training.dense",
+    "train_late_interaction": "training.late_interaction",
     "train_reranker": "training.reranker",
     "train_sparse": "training.sparse",
     "tune": "evaluation.tuning",

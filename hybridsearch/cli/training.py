@@ -47,6 +47,7 @@ class KindName(StrEnum):
 
     dense = "dense"
     sparse = "sparse"
+    late_interaction = "late-interaction"
     reranker = "reranker"
 
 
@@ -59,19 +60,28 @@ _of_measuring = partial(opt, rich_help_panel="Measuring")
 _of_training = partial(opt, rich_help_panel="Training settings")
 _of_choice = partial(opt, rich_help_panel="Which documents are negatives")
 _of_dense = partial(opt, rich_help_panel="Dense models")
+_of_dense_or_late = partial(opt, rich_help_panel="Dense and late-interaction models")
 _of_sparse = partial(opt, rich_help_panel="Sparse models")
-_of_reranker = partial(opt, rich_help_panel="Rerankers")
+_of_late = partial(opt, rich_help_panel="Late-interaction models")
+_of_late_or_reranker = partial(opt, rich_help_panel="Late-interaction models and rerankers")
 
 _HERE = ("kind", "config", "as_json")  # parameters of the command line only
 
-_PANELS = {"Dense models": "dense", "Sparse models": "sparse", "Rerankers": "reranker"}
-"""The kind of model that the options under a heading are for."""
+_PANELS = {
+    "Dense models": ["dense"],
+    "Dense and late-interaction models": ["dense", "late-interaction"],
+    "Sparse models": ["sparse"],
+    "Late-interaction models": ["late-interaction"],
+    "Late-interaction models and rerankers": ["late-interaction", "reranker"],
+}
+"""The kinds of models that the options under a heading are for."""
 
 _PAIRS = "mnr, cached-mnr, cosent, angle, cosine, contrastive, online-contrastive, triplet"
 _LOSSES = {
     "dense": f"{_PAIRS}, gist, cached-gist, softmax, kl, margin-mse, mse, batch-hard, batch-semi-hard, batch-all, "
     "batch-hard-soft-margin or tsdae",
     "sparse": f"{_PAIRS}, margin-mse, kl, cached-margin-mse, cached-kl or mse",
+    "late-interaction": "mnr, cached-mnr, kl or margin-mse",
     "reranker": "bce, mse, cross-entropy, mnr, cached-mnr, margin-mse, lambda, list-net, list-mle, p-list-mle, "
     "rank-net or adr-mse",
 }
@@ -95,7 +105,7 @@ class _Train(Verb):
         were = [(param, param.hidden, param.help) for param in self.params if isinstance(param, TyperOption)]
         try:
             for param, _, help in were if kind is not None else ():
-                param.hidden = _PANELS.get(str(param.rich_help_panel), kind) != kind
+                param.hidden = kind not in _PANELS.get(str(param.rich_help_panel), _LOSSES)
                 if param.name == "loss":
                     param.help = str(help).replace("Name of the loss", f"Name of the loss: {_LOSSES[kind]}")
             super().format_help(ctx, formatter)
@@ -163,8 +173,8 @@ def train(
         str | None,
         _of_negatives(
             "MODEL",
-            "Cross-encoder or dense model whose scores of positives and negatives the model learns. With "
-            "--unsupervised it can also be `hybrid`: the scores of a search with BM25 and the model.",
+            "Cross-encoder, dense or late-interaction model whose scores of positives and negatives the model learns. "
+            "With --unsupervised it can also be `hybrid`: the scores of a search with BM25 and the model.",
         ),
     ] = None,
     unsupervised: Annotated[
@@ -252,7 +262,11 @@ def train(
     ] = None,
     learning_rate: Annotated[
         float | None,
-        _of_training("N", "Highest learning rate. Default: 3e-5 for dense, 1e-4 for sparse, 5e-5 for a reranker."),
+        _of_training(
+            "N",
+            "Highest learning rate. Default: 3e-5 for dense and late-interaction, 1e-4 for sparse, "
+            "5e-5 for a reranker.",
+        ),
     ] = None,
     warmup_ratio: Annotated[
         float | None, _of_training("N", "Share of the steps in which the learning rate rises. Default: 0.1.")
@@ -307,8 +321,8 @@ def train(
         str | None,
         _of_dense("NAME", "How token vectors become one vector: mean, cls or lasttoken. Default: the model's pooling."),
     ] = None,
-    query_prompt: Annotated[str | None, _of_dense("TEXT", "Text that is put before each query.")] = None,
-    document_prompt: Annotated[str | None, _of_dense("TEXT", "Text that is put before each document.")] = None,
+    query_prompt: Annotated[str | None, _of_dense_or_late("TEXT", "Text that is put before each query.")] = None,
+    document_prompt: Annotated[str | None, _of_dense_or_late("TEXT", "Text that is put before each document.")] = None,
     guide: Annotated[
         str | None,
         _of_dense(
@@ -318,7 +332,7 @@ def train(
     ] = None,
     lora: Annotated[
         int | None,
-        _of_dense(
+        _of_dense_or_late(
             "N",
             "Rank of LoRA adapters. Only the adapters are trained. The file of --config can set more: `lora: {rank: "
             "16, alpha: 32}`.",
@@ -362,9 +376,18 @@ def train(
         float | None,
         _of_sparse("N", "Learning rate of the query weights of an inference-free model. Default: 1e-3."),
     ] = None,
+    dimensions: Annotated[
+        int | None,
+        _of_late(
+            "N",
+            "Number of dimensions of a token vector, by a projection that is added to the model. ColBERT has 128. "
+            "Default: the model's dimensions.",
+            min=1,
+        ),
+    ] = None,
     retriever: Annotated[
         str | None,
-        _of_reranker(
+        _of_late_or_reranker(
             "SPEC",
             "Retrievers whose results are reranked, with commas: bm25, chars, dense=MODEL, sparse=MODEL. Default: "
             "bm25.",
@@ -381,7 +404,7 @@ def train(
     sentence-transformers and hybridsearch can load it from there.
 
     `hybridsearch train dense --help` shows only the options and losses of
-    dense models. The same works for sparse and reranker.
+    dense models. The same works for the other kinds.
 
     \bExamples:
       hybridsearch train dense --data scifact/ --model MODEL --output out

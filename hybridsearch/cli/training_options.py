@@ -23,24 +23,25 @@ if TYPE_CHECKING:
     from hybridsearch.training.runs.run import TrainingResult
     from hybridsearch.training.sources import Part
 
-_ONLY: dict[str, ModelKind] = {
-    "matryoshka_dims": "dense",
-    "lora": "dense",
-    "guide": "dense",
-    "pooling": "dense",
-    "query_prompt": "dense",
-    "document_prompt": "dense",
-    "architecture": "sparse",
-    "document_regularizer_weight": "sparse",
-    "query_regularizer_weight": "sparse",
-    "target_active_dims": "sparse",
-    "target_query_active_dims": "sparse",
-    "regularizer_schedule": "sparse",
-    "regularizer_warmup": "sparse",
-    "query_learning_rate": "sparse",
-    "retriever": "reranker",
+_ONLY: dict[str, tuple[ModelKind, ...]] = {
+    "matryoshka_dims": ("dense",),
+    "lora": ("dense", "late-interaction"),
+    "guide": ("dense",),
+    "pooling": ("dense",),
+    "query_prompt": ("dense", "late-interaction"),
+    "document_prompt": ("dense", "late-interaction"),
+    "architecture": ("sparse",),
+    "document_regularizer_weight": ("sparse",),
+    "query_regularizer_weight": ("sparse",),
+    "target_active_dims": ("sparse",),
+    "target_query_active_dims": ("sparse",),
+    "regularizer_schedule": ("sparse",),
+    "regularizer_warmup": ("sparse",),
+    "query_learning_rate": ("sparse",),
+    "dimensions": ("late-interaction",),
+    "retriever": ("late-interaction", "reranker"),
 }
-"""The kind of model that takes an option, for each option that only one kind takes."""
+"""The kinds of models that take an option, for each option that not all kinds take."""
 
 _TRANSLATED = ("matryoshka_dims", "lora", "query_prompt", "document_prompt", "retriever")
 """Options of `_ONLY` that no training function takes under this name."""
@@ -54,7 +55,7 @@ _TEXTS = (
     "name",
 )  # fmt: skip
 _WHOLE_NUMBERS = (
-    "limit", "hard_negatives", "per_document", "target_active_dims", "target_query_active_dims",
+    "limit", "hard_negatives", "per_document", "target_active_dims", "target_query_active_dims", "dimensions",
 )  # fmt: skip
 _NUMBERS = ("document_regularizer_weight", "query_regularizer_weight", "regularizer_warmup", "query_learning_rate")
 """Options whose types are checked here. `TrainingSettings` checks all other options."""
@@ -136,9 +137,11 @@ def check_options(kind: ModelKind, options: Mapping[str, Any]) -> None:
     if ("data" in options) == ("unsupervised" in options):
         raise InvalidArgumentError("Give either --data SOURCE or --unsupervised SOURCE.")
     true_or_false("trust_remote_code", options.get("trust_remote_code", False))
-    for name, only in _ONLY.items():
-        if name in options and kind != only:
-            raise InvalidArgumentError(f"{_flag(name, options)} is for {only} models, and this is a {kind} model.")
+    for name, kinds in _ONLY.items():
+        if name in options and kind not in kinds:
+            raise InvalidArgumentError(
+                f"{_flag(name, options)} is for {' and '.join(kinds)} models, and this is a {kind} model."
+            )
     for name in _OF_PSEUDO:
         if name in options and "unsupervised" not in options and name not in _OF_EACH_SOURCE:
             raise InvalidArgumentError(f"{_flag(name, options)} needs --unsupervised SOURCE.")
@@ -179,7 +182,8 @@ def run_options(
         arguments["evaluators"] = [
             _with_columns(one, options) for one in (asked if isinstance(asked, list) else [asked])
         ]
-    train = getattr(import_module(f"hybridsearch.training.{kind}"), f"train_{kind}")
+    name = kind.replace("-", "_")
+    train = getattr(import_module(f"hybridsearch.training.{name}"), f"train_{name}")
     with _reordered(options.get("retriever"), arguments.get("test")) as retriever:
         if retriever is not None:
             arguments["retriever"] = retriever
@@ -277,7 +281,7 @@ def _columns_of(file: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _of_kind(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments that only one kind of model takes."""
+    """The arguments that not all kinds of models take."""
     arguments = {name: options[name] for name in _ONLY if name in options and name not in _TRANSLATED}
     if "matryoshka_dims" in options:
         arguments["matryoshka_dims"] = _whole_numbers(options["matryoshka_dims"])
@@ -347,7 +351,7 @@ def _parse_columns(text: Any) -> dict[str, str]:
 
 @contextmanager
 def _reordered(spec: str | None, test: Dataset | None) -> Iterator[HybridSearch | None]:
-    """An index of the documents of --test, whose results a reranker reorders. None without --retriever."""
+    """An index of the documents of --test, whose results are reranked. None without --retriever."""
     if spec is None:
         yield None
         return

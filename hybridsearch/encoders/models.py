@@ -523,7 +523,11 @@ def _without_new_projection(folder: Path, model: Any) -> Any:
         return model  # it is the projection of the folder
     kept = [module for module in model if type(module).__name__ != "Dense"]
     return type(model)(
-        modules=kept, prompts=model.prompts, default_prompt_name=model.default_prompt_name, device=str(model.device)
+        modules=kept,
+        prompts=model.prompts,
+        default_prompt_name=model.default_prompt_name,
+        device=str(model.device),
+        trust_remote_code=model.trust_remote_code,
     )
 
 

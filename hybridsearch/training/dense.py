@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
-from hybridsearch import arguments
 from hybridsearch.arguments import one_of
 from hybridsearch.documents import Document
 from hybridsearch.encoders.dense import Dense
@@ -17,7 +16,7 @@ from hybridsearch.evaluation.datasets import Dataset
 from hybridsearch.training.distill import Teacher, name_of
 from hybridsearch.training.loss_objects import LossObject
 from hybridsearch.training.measure.evaluators import Dev, Spec
-from hybridsearch.training.models.loading import quiet
+from hybridsearch.training.models.loading import hub_name, quiet, set_padding, set_prompts
 from hybridsearch.training.models.lora import LoraSettings, add_adapters, merge_adapters, thaw_adapters
 from hybridsearch.training.runs.run import TrainingResult
 from hybridsearch.training.runs.steps import Steps, prompts_of_columns
@@ -119,7 +118,7 @@ def train_dense(
     steps.mine(hard_negatives, Dense(trained))
     steps.teach(teacher)
     if lora is not None:
-        add_adapters(trained, lora, _hub_name(model), seed=steps.settings.seed)
+        add_adapters(trained, lora, hub_name(model), seed=steps.settings.seed)
     steps.take_loss(loss, model, trained)
     steps.choose_losses(trained)
     steps.fit(
@@ -176,12 +175,12 @@ def load_model(
     with quiet():
         loaded = lazy.get()
     thaw_adapters(loaded)
-    _set_padding(loaded)
+    set_padding(loaded)
     if pooling is not None:
         _set_pooling(loaded, pooling)
     if prompts is not None:
-        _set_prompts(loaded, prompts)
-    if name := _hub_name(model):
+        set_prompts(loaded, prompts)
+    if name := hub_name(model):
         loaded.model_card_data.base_model = name
     return loaded
 
@@ -195,17 +194,6 @@ def _load_guide(guide: str | Path | SentenceTransformer | None, trust_remote_cod
     return copy.deepcopy(loaded).requires_grad_(False).eval()
 
 
-def _hub_name(model: Any) -> str | None:
-    return model if isinstance(model, str) and not arguments.path("The model", model).exists() else None
-
-
-def _set_padding(model: Any) -> None:
-    """Pad with the end-of-text token if the tokenizer has no padding token, as many decoders. The mask hides it."""
-    tokenizer = model.tokenizer
-    if getattr(tokenizer, "pad_token", "") is None:
-        tokenizer.pad_token = tokenizer.eos_token
-
-
 def _set_pooling(model: Any, mode: PoolingMode) -> None:
     from sentence_transformers.sentence_transformer.modules import Pooling
 
@@ -215,12 +203,3 @@ def _set_pooling(model: Any, mode: PoolingMode) -> None:
         raise InvalidArgumentError(f"The model has no pooling that {mode!r} could replace. Leave pooling out.")
     old = model[places[0]]
     model[places[0]] = Pooling(old.embedding_dimension, mode, old.include_prompt)
-
-
-def _set_prompts(model: Any, prompts: str | Mapping[str, str]) -> None:
-    if isinstance(prompts, str):
-        prompts = {"query": prompts, "document": prompts}
-        model.default_prompt_name = "query"
-    if strange := [name for name in prompts if name not in ("query", "document")]:
-        raise InvalidArgumentError(f"prompts has the key {strange[0]!r}. Allowed keys are 'query' and 'document'.")
-    model.prompts = {**model.prompts, **prompts}

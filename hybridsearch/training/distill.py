@@ -22,16 +22,18 @@ from hybridsearch.errors import EncodingError, InvalidArgumentError, RetrieverEr
 from hybridsearch.evaluation.pipeline import Pipeline
 from hybridsearch.progress import progress_bar
 from hybridsearch.ranking import Ranking
-from hybridsearch.rerank import CrossEncoderReranker, Reranker, score_pairs
+from hybridsearch.rerank import CrossEncoderReranker, LateInteraction, Reranker, score_pairs
 from hybridsearch.search import HybridSearch
 from hybridsearch.training.data import Kind, TrainingData
 from hybridsearch.training.data.mined import Mined
 from hybridsearch.vectors import DenseVectors, QueryVector, SparseQuery, Vectors
 
 if TYPE_CHECKING:
-    from sentence_transformers import CrossEncoder, SentenceTransformer, SparseEncoder
+    from sentence_transformers import CrossEncoder, MultiVectorEncoder, SentenceTransformer, SparseEncoder
 
-Teacher: TypeAlias = "Reranker | CrossEncoder | Encoder | SentenceTransformer | SparseEncoder | HybridSearch | Pipeline"
+_Model: TypeAlias = "CrossEncoder | SentenceTransformer | SparseEncoder | MultiVectorEncoder"
+
+Teacher: TypeAlias = "_Model | Reranker | Encoder | HybridSearch | Pipeline"
 """A model or search whose scores a student learns."""
 
 Scorer: TypeAlias = Callable[[Sequence[str], Sequence[Sequence[Mined]]], Sequence[Sequence[float]]]
@@ -66,9 +68,9 @@ def add_teacher_scores(
 
     Args:
         data: Training data: pairs with or without labels, tuples, or lists.
-        teacher: Model or search that gives the scores: a cross-encoder, a dense or a sparse model (loaded, or a folder
-            or name), a `Reranker`, or an encoder such as `hs.Dense(...)`. It can also be an index or a pipeline that
-            has the documents.
+        teacher: Model or search that gives the scores: a cross-encoder, a dense, sparse or late-interaction model
+            (loaded, or a folder or name), a `Reranker`, or an encoder such as `hs.Dense(...)`. It can also be an index
+            or a pipeline that has the documents.
             An index gives the score of its reranker, if it has one, else the fused score. The fused score of a document
             that no retriever lists is 0. An index with a single retriever gives the score of this retriever. A document
             that it does not list gets the lowest score of the ranking.
@@ -169,6 +171,8 @@ def _scorer(teacher: Teacher | str | Path) -> Scorer:
         teacher = Sparse(teacher)
     elif "SentenceTransformer" in families:
         teacher = Dense(teacher)
+    elif "MultiVectorEncoder" in families:
+        teacher = LateInteraction(teacher)
     if isinstance(teacher, Encoder) and not isinstance(teacher, type):
         return _by_encoder(teacher)
     if isinstance(teacher, str | Path) or "CrossEncoder" in families:
@@ -176,8 +180,8 @@ def _scorer(teacher: Teacher | str | Path) -> Scorer:
     if isinstance(teacher, Reranker) and not isinstance(teacher, type):
         return _by_reranker(teacher)
     raise InvalidArgumentError(
-        f"The teacher is {teacher!r:.80}. Give a cross-encoder, a dense or sparse encoder (or its folder or name), a "
-        "Reranker, a HybridSearch or a Pipeline."
+        f"The teacher is {teacher!r:.80}. Give a cross-encoder, a dense, sparse or late-interaction model "
+        "(or its folder or name), an Encoder, a Reranker, a HybridSearch or a Pipeline."
     )
 
 

@@ -5,6 +5,7 @@
     dense         losses for pairs, classes, labels, scores, tuples and single texts
     sparse        the same losses without softmax, so no loss for classes; also cached-margin-mse and cached-kl
     CSR           the losses of sparse models without the cached losses, which work with SpladeLoss only
+    late          losses for pairs and tuples, which compare by MaxSim
     reranker      binary cross-entropy, MSE, cross-entropy for classes, losses on tuples, and losses on whole lists
 """
 
@@ -99,6 +100,12 @@ _LOSSES: dict[ModelKind, dict[Kind, dict[str, str]]] = {
             "cached-kl": _CACHED,
         },
     },
+    "late-interaction": {
+        **{kind: {} for kind in Kind},
+        Kind.PAIRS: _EMBEDDING_LOSSES[Kind.PAIRS],
+        Kind.TUPLES: {"mnr": _RANKING_TUPLES, "cached-mnr": _CACHED},
+        Kind.SCORED_TUPLES: {"kl": _EMBEDDING_LOSSES[Kind.SCORED_TUPLES]["kl"], "margin-mse": _TEACHER},
+    },
     "reranker": {
         Kind.TEXTS: {},
         Kind.EMBEDDED: {},
@@ -126,7 +133,9 @@ _NO_SOFTMAX = (
     "pairs"
 )
 _COSINE_TEMPERATURE = 0.05  # spreads cosines for a softmax; its inverse is the scale of MultipleNegativesRankingLoss
-_TEMPERATURES: dict[ModelKind, float] = {"dense": 1.0, "sparse": 2.0, "reranker": 1.0}  # of dot products and logits
+_TEMPERATURES: dict[ModelKind, float] = {"dense": 1.0, "sparse": 2.0, "late-interaction": 1.0, "reranker": 1.0}
+"""The temperature of dot products, of sums of cosines (MaxSim) and of logits."""
+
 _MARGIN = 4.0  # usual distance between a positive and a negative, in temperatures
 _CLOSE = 4.0  # scales that differ by a smaller factor do not change
 _READ = 10_000  # rows that are read to find a scale
@@ -152,7 +161,7 @@ class Choice:
     Attributes:
         name: Name of the loss, as in `explain_losses`.
         reason: Reason for the choice, a sentence to print.
-        model_kind: Kind of the model: "dense", "sparse" or "reranker".
+        model_kind: Kind of the model: "dense", "sparse", "late-interaction" or "reranker".
         data_kind: Kind of the data.
     """
 
@@ -166,7 +175,7 @@ def choose_loss(model_kind: ModelKind, data: TrainingData, asked: str | None = N
     """Choose a loss that fits some data: the given loss, or the default for this kind of data.
 
     Args:
-        model_kind: Kind of the model: "dense", "sparse" or "reranker".
+        model_kind: Kind of the model: "dense", "sparse", "late-interaction" or "reranker".
         data: Training data.
         asked: Name of a loss. None takes `data.loss`, and if that is None too, the default.
 
@@ -225,7 +234,8 @@ def to_scale_of(data: TrainingData, choice: Choice, model: Any = None) -> Traini
     Args:
         data: Training data of any kind. Only scores of tuples and lists are multiplied.
         choice: Loss that `choose_loss` chose for this data.
-        model: Student. It is needed only for a dense model, which compares by cosine or by dot product.
+        model: Student. It is needed for a dense model, which compares by cosine or by dot product, and for a
+            late-interaction model, whose score is the sum or the mean of cosines.
 
     Returns:
         The data with the new scores and a note, or `data` if nothing changes.
@@ -270,7 +280,7 @@ def explain_losses(model_kind: ModelKind, kind: Kind | None = None) -> str:
     """Make a table, ready to print, of the losses that fit each kind of data.
 
     Args:
-        model_kind: Kind of the model: "dense", "sparse" or "reranker".
+        model_kind: Kind of the model: "dense", "sparse", "late-interaction" or "reranker".
         kind: Kind of data to show. None shows all kinds.
 
     Returns:
@@ -306,7 +316,7 @@ def build_loss(
 
     Args:
         choice: Loss that `choose_loss` chose for this data.
-        model: Model to train: a SentenceTransformer, SparseEncoder or CrossEncoder.
+        model: Model to train, of the class that `FAMILIES` has for its kind.
         data: Training data.
         loss: Loss of the user, which takes the place of the chosen one. It is wrapped like the chosen one for sparse
             models and for `matryoshka_dims`. None makes the chosen loss.
@@ -338,6 +348,8 @@ def build_loss(
     if choice.model_kind == "sparse":
         weights = (document_regularizer_weight, query_regularizer_weight)
         return _sparse_loss(choice, model, loss, size, architecture or "splade", weights)
+    if choice.model_kind == "late-interaction":
+        return _late_interaction_loss(choice, model, size) if loss is None else loss
     if guide is not None and choice.name not in _GUIDED:
         raise InvalidArgumentError(
             f"guide is only for the losses {' and '.join(_GUIDED)}, but {data.name!r} has {choice.name!r}. Set loss, "
@@ -440,6 +452,26 @@ def _sparse_loss(
     return losses.SpladeLoss(model, loss, document_regularizer_weight=of_documents, query_regularizer_weight=of_queries)
 
 
+def _late_interaction_loss(choice: Choice, model: Any, mini_batch_size: int) -> torch.nn.Module:
+    from sentence_transformers.multi_vector_encoder import losses, scoring
+
+    temperature = _temperature("late-interaction", model)
+    in_batch, pairwise, in_row = scoring.colbert_scores, scoring.colbert_scores_pairwise, scoring.colbert_kd_scores
+    if model.similarity_fn_name == "meanmaxsim":
+        in_batch, pairwise = scoring.mean_colbert_scores, scoring.mean_colbert_scores_pairwise
+        in_row = scoring.mean_colbert_kd_scores
+    ranking = {"scale": 1 / temperature, "similarity_fct": in_batch}
+    make: Mapping[str, Callable[[], torch.nn.Module]] = {
+        "mnr": lambda: losses.MultiVectorMultipleNegativesRankingLoss(model, **ranking),
+        "cached-mnr": lambda: losses.CachedMultiVectorMultipleNegativesRankingLoss(
+            model, mini_batch_size=mini_batch_size, **ranking
+        ),
+        "margin-mse": lambda: losses.MultiVectorMarginMSELoss(model, similarity_fct=pairwise),
+        "kl": lambda: losses.MultiVectorDistillKLDivLoss(model, similarity_fct=in_row, temperature=temperature),
+    }
+    return make[choice.name]()
+
+
 def _reranker_loss(choice: Choice, model: Any, data: TrainingData, mini_batch_size: int) -> torch.nn.Module:
     from sentence_transformers.cross_encoder import losses
 
@@ -533,7 +565,11 @@ def _obstacle(name: str, data: TrainingData) -> str:
 
 def _temperature(model_kind: ModelKind, model: Any) -> float:
     """The number that divides a model's scores for a softmax over the texts of a row."""
-    return _COSINE_TEMPERATURE if model_kind == "dense" and _compares_by_cosine(model) else _TEMPERATURES[model_kind]
+    if model_kind == "late-interaction":
+        by_cosine = model.similarity_fn_name == "meanmaxsim"
+    else:
+        by_cosine = model_kind == "dense" and _compares_by_cosine(model)
+    return _COSINE_TEMPERATURE if by_cosine else _TEMPERATURES[model_kind]
 
 
 def _compares_by_cosine(model: Any) -> bool:

@@ -14,12 +14,13 @@ from hybridsearch.arguments import ALLOWED_FIRST, number, one_of, true_or_false,
 from hybridsearch.encoders.models import Family
 from hybridsearch.errors import InvalidArgumentError
 
-ModelKind: TypeAlias = Literal["dense", "sparse", "reranker"]
-"""Kind of the model: a SentenceTransformer ("dense"), a SparseEncoder ("sparse") or a CrossEncoder ("reranker")."""
+ModelKind: TypeAlias = Literal["dense", "sparse", "late-interaction", "reranker"]
+"""Kind of the model. The kinds are the keys of `FAMILIES`."""
 
 FAMILIES: dict[ModelKind, Family] = {
     "dense": "SentenceTransformer",
     "sparse": "SparseEncoder",
+    "late-interaction": "MultiVectorEncoder",
     "reranker": "CrossEncoder",
 }
 """The class of sentence-transformers for each kind of model."""
@@ -28,7 +29,7 @@ Precision: TypeAlias = Literal["auto", "fp32", "fp16", "bf16"]
 Sampling: TypeAlias = Literal["proportional", "round-robin"]
 Schedule: TypeAlias = Literal["linear", "cosine", "constant"]
 
-LEARNING_RATES: dict[ModelKind, float] = {"dense": 3e-5, "sparse": 1e-4, "reranker": 5e-5}
+LEARNING_RATES: dict[ModelKind, float] = {"dense": 3e-5, "sparse": 1e-4, "late-interaction": 3e-5, "reranker": 5e-5}
 """The learning rate for each kind of model, if `TrainingSettings.learning_rate` is None."""
 
 _WHOLE_NUMBERS = {
@@ -168,7 +169,7 @@ class TrainingSettings:
         """Return the learning rate of the settings, or the default for the kind of model if it is None.
 
         Args:
-            kind: Kind of model: "dense", "sparse" or "reranker".
+            kind: Kind of model: "dense", "sparse", "late-interaction" or "reranker".
         """
         return LEARNING_RATES[kind] if self.learning_rate is None else self.learning_rate
 

@@ -311,6 +311,23 @@ def teach(sources: Sources, teacher: Teacher | str | Path, show_progress_bar: bo
     return replace(sources, training=tuple(scored))
 
 
+def searched_texts(sources: Sources) -> Iterator[str]:
+    """The texts that may be searched: each collection, and the texts that are not queries of data without one."""
+    corpora = {id(corpus): corpus for corpus in sources.corpora if corpus is not None}
+    for corpus in corpora.values():
+        yield from (document.content for document in corpus)
+    for one, own in zip(sources.training, sources.corpora, strict=True):
+        if own is None:
+            yield from texts_of(one, "document")
+
+
+def texts_of(data: TrainingData, side: str) -> Iterator[str]:
+    """The texts of one side, "query" or "document", column by column."""
+    for column in data.inputs:
+        if (column == "anchor") == (side == "query"):
+            yield from data.rows[column]
+
+
 # Below: how it is done
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -27,7 +27,7 @@ from hybridsearch.training.runs.record import is_main_process
 from hybridsearch.training.runs.run import TrainingResult
 from hybridsearch.training.runs.steps import Steps, prompts_of_columns
 from hybridsearch.training.settings import TrainingSettings
-from hybridsearch.training.sources import Source, Sources
+from hybridsearch.training.sources import Source, Sources, searched_texts, texts_of
 
 if TYPE_CHECKING:
     from sentence_transformers import SparseEncoder
@@ -132,7 +132,7 @@ def train_sparse(
     trained = load_sparse(
         model,
         architecture,
-        documents=_documents(steps.sources),
+        documents=searched_texts(steps.sources),
         active_dims=target_active_dims,
         trust_remote_code=trust_remote_code,
         seed=steps.settings.seed,
@@ -186,23 +186,6 @@ def train_sparse(
     return steps.conclude(model, before, after, said, beside={**beside, "bm25": BM25()})
 
 
-def _documents(sources: Sources) -> Iterator[str]:
-    """The texts that may be searched: each collection, and the texts that are not queries of data without one."""
-    corpora = {id(corpus): corpus for corpus in sources.corpora if corpus is not None}
-    for corpus in corpora.values():
-        yield from (document.content for document in corpus)
-    for one, own in zip(sources.training, sources.corpora, strict=True):
-        if own is None:
-            yield from _texts(one, "document")
-
-
-def _texts(data: TrainingData, side: str) -> Iterator[str]:
-    """The texts of one side, column by column."""
-    for column in data.inputs:
-        if (column == "anchor") == (side == "query"):
-            yield from data.rows[column]
-
-
 def _kind_before(model: str | Path | SparseEncoder) -> Literal["sparse", "dense", "language model"]:
     """What the model was before training. Only a sparse and a dense model can search."""
     if not isinstance(model, str | Path):
@@ -241,7 +224,7 @@ def _controls(
             schedule=schedule,
             warmup_ratio=warmup,
             targets=targets,
-            samples={side: list(itertools.islice(_texts(one, side), _SAMPLED)) for side in targets},
+            samples={side: list(itertools.islice(texts_of(one, side), _SAMPLED)) for side in targets},
             name=one.name,
         )
         for one in data
@@ -266,7 +249,7 @@ def _sparsity(before: Any, after: Any, sources: Sources) -> dict[str, Any]:
     if test is None:
         one = sources.training[0]
         on = f"texts of {one.name} that it was trained on"
-        asked, found = (list(itertools.islice(_texts(one, side), _SHOWN)) for side in ("query", "document"))
+        asked, found = (list(itertools.islice(texts_of(one, side), _SHOWN)) for side in ("query", "document"))
         documents = [Document(str(number), text) for number, text in enumerate(found)]
         test = Dataset(one.name, {str(number): text for number, text in enumerate(asked or found)}, {}, documents)
     return {

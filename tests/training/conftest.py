@@ -193,6 +193,20 @@ def tiny_splade(tiny_masked: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.fixture(scope="session")
+def tiny_late(tiny_dense: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a MultiVectorEncoder with random weights and a projection to 128 dimensions."""
+    import sentence_transformers
+    import torch
+
+    folder = tmp_path_factory.mktemp("models") / "tiny-late"
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = sentence_transformers.MultiVectorEncoder(str(tiny_dense), device="cpu")
+    model.save_pretrained(str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
 def tiny_reranker(tiny_bert: dict[str, Any], tiny_tokenizer: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a CrossEncoder with random weights and one output."""
     import sentence_transformers

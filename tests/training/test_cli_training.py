@@ -267,6 +267,20 @@ def test_a_reranker_is_trained_and_reorders(collection: Path, tiny_reranker: Pat
     assert "retrieval" in [one["name"] for one in json.loads(result.stdout)["comparison"]["systems"]]
 
 
+def test_a_late_interaction_model_is_trained_with_a_projection_and_reorders(
+    collection: Path, tiny_dense: Path, tmp_path: Path
+) -> None:
+    result = invoke(
+        "train", "late-interaction", "--data", collection, "--test", collection, "--retriever", "bm25,chars",
+        "--hard-negatives", 1, "--model", tiny_dense, "--dimensions", 8, "--query-prompt", "ask: ",
+        "--output", tmp_path / "out", "--max-steps", 1, "--json",
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    systems = [one["name"] for one in json.loads(result.stdout)["comparison"]["systems"]]
+    assert systems == ["retrieval", "before", "after"]
+    assert hs.LateInteraction(tmp_path / "out").vectors(["wing"], "query")[0].shape[1] == 8
+
+
 def test_data_are_chosen_in_a_database_and_trained_with_adapters_pooling_and_prompts(
     tiny_pairs: list[dict[str, str]], tiny_dense: Path, tmp_path: Path
 ) -> None:
@@ -373,6 +387,7 @@ def test_an_index_that_is_there_is_mined(collection: Path, pairs: Path, tmp_path
         (["--model", "m", "--output", "o", "--data", "d", "--teacher", "hybrid"], "hybrid needs --unsupervised"),
         (["--model", "m", "--output", "o", "--unsupervised", "c", "--corpus", "d"], "--corpus d needs --data"),
         (["--model", "m", "--output", "o", "--data", "d", "--architecture", "csr"], "is for sparse models"),
+        (["--model", "m", "--output", "o", "--data", "d", "--retriever", "bm25"], "for late-interaction and reranker"),
         (["--model", "m", "--output", "o", "--data", "d", "--epochs", "-1"], "epochs is a number above 0"),
         (["--model", "m", "--output", "o", "--data", "d", "--columns", "anchor"], "--columns takes ROLE=COLUMN"),
         (["--model", "m", "--output", "o", "--data", "d", "--test", "nowhere"], "There is no folder 'nowhere'"),
@@ -461,11 +476,13 @@ def test_who_breaks_mining_off_is_told_how_to_go_on(
     assert "run the same command to go on" in result.stderr
 
 
-@pytest.mark.parametrize("kind", ["dense", "sparse", "reranker"])
+@pytest.mark.parametrize("kind", ["dense", "sparse", "late-interaction", "reranker"])
 def test_the_help_for_a_kind_has_its_options_losses_and_roles(kind: str) -> None:
-    own = {"dense": "--matryoshka-dims", "sparse": "--target-active-dims", "reranker": "--retriever"}
+    own = {"dense": "--matryoshka-dims", "sparse": "--target-active-dims", "late-interaction": "--dimensions"}
     text = " ".join(re.sub("[│╭╮╰╯─]", " ", invoke("train", kind, "--help").stdout).split())
-    assert {one for one in own if own[one] in text} == {kind}
+    assert {one for one in own if own[one] in text} == {kind} & own.keys()
+    assert ("--lora" in text) == (kind in ("dense", "late-interaction"))
+    assert ("--retriever" in text) == (kind in ("late-interaction", "reranker"))
     table = explain_losses(kind)  # type: ignore[arg-type]
     losses = {loss for line in table.splitlines()[1:] for loss in re.split(r"\s{2,}", line)[2].split(", ")}
     said = re.search(r"--loss NAME Name of the loss: (.*?)\. Default", text)

@@ -53,7 +53,7 @@ def data_of(kind: Kind, negatives: int = 1, dimensions: int = 32) -> TrainingDat
 def fitting() -> list[Any]:
     """The kind of model, the kind of data and the loss of each row of the printed tables."""
     found = []
-    kinds: tuple[ModelKind, ...] = ("dense", "sparse", "reranker")
+    kinds: tuple[ModelKind, ...] = ("dense", "sparse", "late-interaction", "reranker")
     for model_kind in kinds:
         for line in explain_losses(model_kind).splitlines()[1:]:
             name, _, losses = re.split(r"\s{2,}", line)
@@ -62,12 +62,13 @@ def fitting() -> list[Any]:
 
 
 @pytest.fixture(scope="module")
-def models(tiny_dense: Path, tiny_splade: Path, tiny_reranker: Path) -> dict[str, Any]:
+def models(tiny_dense: Path, tiny_splade: Path, tiny_late: Path, tiny_reranker: Path) -> dict[str, Any]:
     import sentence_transformers as st
 
     return {
         "dense": st.SentenceTransformer(str(tiny_dense), device="cpu"),
         "sparse": st.SparseEncoder(str(tiny_splade), device="cpu"),
+        "late-interaction": st.MultiVectorEncoder(str(tiny_late), device="cpu"),
         "reranker": st.CrossEncoder(str(tiny_reranker), device="cpu"),
         "classifier": st.CrossEncoder(
             str(tiny_reranker), num_labels=3, device="cpu", model_kwargs={"ignore_mismatched_sizes": True}
@@ -83,6 +84,7 @@ def trainers(models: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -
     of_kind = {
         "dense": (st.SentenceTransformerTrainer, st.SentenceTransformerTrainingArguments),
         "sparse": (st.SparseEncoderTrainer, st.SparseEncoderTrainingArguments),
+        "late-interaction": (st.MultiVectorEncoderTrainer, st.MultiVectorEncoderTrainingArguments),
         "reranker": (st.CrossEncoderTrainer, st.CrossEncoderTrainingArguments),
     }
     made = {}
@@ -172,6 +174,8 @@ def test_matryoshka_trains_the_dimensions_asked_for_and_the_full_one(trainers: d
         ("dense", Kind.SCORED_TUPLES, "kl"),
         ("sparse", Kind.SCORED_TUPLES, "margin-mse"),
         ("sparse", Kind.SCORED, "cosent"),
+        ("late-interaction", Kind.TUPLES, "mnr"),
+        ("late-interaction", Kind.SCORED_TUPLES, "kl"),
         ("reranker", Kind.LABELLED, "bce"),
         ("reranker", Kind.TUPLES, "mnr"),
         ("reranker", Kind.LISTS, "lambda"),
@@ -193,10 +197,10 @@ def test_the_page_on_training_data_has_the_losses() -> None:
     kinds = {str(kind) for kind in Kind}
     cells = [line.strip("| ").split(" | ") for line in page.read_text(encoding="utf-8").splitlines() if "|" in line]
     table = {row[0]: [cell.strip() for cell in row[1:]] for row in cells if row[0] in kinds}
-    for place, model_kind in enumerate(("dense", "sparse", "reranker")):
+    for place, model_kind in enumerate(("dense", "sparse", "late-interaction", "reranker")):
         for kind in Kind:
             line = explain_losses(model_kind, kind).splitlines()[1:]  # type: ignore[arg-type]
-            shown = (*table.get(str(kind), []), "", "", "")[place]
+            shown = (*table.get(str(kind), []), "", "", "", "")[place]
             assert shown == (re.split(r"\s{2,}", line[0])[2] if line else "")
 
 
@@ -245,21 +249,34 @@ def test_margins_are_not_taken_for_scores() -> None:
 
 
 @pytest.fixture(scope="module")
-def students(models: dict[str, Any], tiny_dense: Path) -> dict[str, tuple[ModelKind, Any, float]]:
+def students(models: dict[str, Any], tiny_dense: Path, tiny_late: Path) -> dict[str, tuple[ModelKind, Any, float]]:
     """The kind of model, the model, and the usual difference of its scores of a positive and a negative."""
     import sentence_transformers as st
 
     by_dot = st.SentenceTransformer(str(tiny_dense), device="cpu", similarity_fn_name="dot")
+    by_mean = st.MultiVectorEncoder(str(tiny_late), device="cpu", similarity_fn_name="meanmaxsim")
     return {
         "dense by cosine": ("dense", models["dense"], 0.2),
         "dense by dot product": ("dense", by_dot, 4),
         "sparse": ("sparse", models["sparse"], 8),
+        "late interaction by sum": ("late-interaction", models["late-interaction"], 4),
+        "late interaction by mean": ("late-interaction", by_mean, 0.2),
         "reranker": ("reranker", models["reranker"], 4),
     }
 
 
 @pytest.mark.parametrize("margin", [0.01, 0.2, 1, 8, 99.9])  # of fused ranks, cosines, normalised scores, logits, BM25
-@pytest.mark.parametrize("student", ["dense by cosine", "dense by dot product", "sparse", "reranker"])
+@pytest.mark.parametrize(
+    "student",
+    [
+        "dense by cosine",
+        "dense by dot product",
+        "sparse",
+        "late interaction by sum",
+        "late interaction by mean",
+        "reranker",
+    ],
+)
 def test_the_scores_of_any_teacher_are_within_reach_of_any_student(
     students: dict[str, tuple[ModelKind, Any, float]], student: str, margin: float
 ) -> None:
@@ -332,6 +349,19 @@ def test_a_dense_student_is_compared_as_it_is_searched(models: dict[str, Any], t
         for name in ("kl", "margin-mse"):
             loss: Any = build_loss(choose_loss("dense", data, name), model, data)
             assert loss.similarity_fct is expected
+
+
+@pytest.mark.parametrize("name", ["mnr", "cached-mnr", "kl", "margin-mse"])
+def test_a_late_interaction_student_is_compared_by_the_sum_or_the_mean_of_its_model(
+    students: dict[str, tuple[ModelKind, Any, float]], name: str
+) -> None:
+    data = data_of(Kind.TUPLES if "mnr" in name else Kind.SCORED_TUPLES)
+    for student, means, temperature in (("sum", False, 1), ("mean", True, 0.05)):
+        model = students[f"late interaction by {student}"][1]
+        settings = build_loss(choose_loss("late-interaction", data, name), model, data).get_config_dict()  # type: ignore[operator]
+        assert ("mean" in settings["similarity_fct"]) == means
+        assert settings.get("scale", 1 / temperature) == pytest.approx(1 / temperature)
+        assert settings.get("temperature", temperature) == temperature
 
 
 def test_a_classifier_needs_as_many_outputs_as_there_are_classes(models: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Tests of models that come with Python code, for all three kinds of training."""
+"""Tests of models that come with Python code, for all kinds of training."""
 
 from __future__ import annotations
 
@@ -43,7 +43,13 @@ def own_code(tiny_bert: dict[str, Any], tiny_tokenizer: Path, tmp_path: Path) ->
 
 @pytest.mark.filterwarnings("ignore:Sparse CSR tensor support")  # sentence-transformers prints it once in a process
 @pytest.mark.parametrize(
-    ("train", "encode"), [(hs.train_dense, hs.Dense), (hs.train_sparse, hs.Sparse), (hs.train_reranker, None)]
+    ("train", "encode"),
+    [
+        (hs.train_dense, hs.Dense),
+        (hs.train_sparse, hs.Sparse),
+        (hs.train_late_interaction, hs.LateInteraction),
+        (hs.train_reranker, hs.CrossEncoderReranker),
+    ],
 )
 def test_a_model_with_code_of_its_own_is_trained_where_that_is_trusted(
     own_code: Path, long_questions: hs.Dataset, other_questions: hs.Dataset, tmp_path: Path, train: Any, encode: Any
@@ -56,8 +62,8 @@ def test_a_model_with_code_of_its_own_is_trained_where_that_is_trusted(
 
     assert result.comparison is not None
     with pytest.raises(ModelNotFoundError, match="trust_remote_code"):
-        (encode or hs.CrossEncoderReranker)(result.path).model.get()
-    loaded = (encode or hs.CrossEncoderReranker)(result.path, trust_remote_code=True).model.get()
+        encode(result.path).model.get()
+    loaded = encode(result.path, trust_remote_code=True).model.get()
     assert "OwnFor" in str(loaded) or "OwnModel" in str(loaded)
 
 

@@ -121,6 +121,17 @@ def test_each_kind_of_model_gets_rows_that_train_it(
     assert made.data.kind is rows
 
 
+def test_a_late_interaction_model_gets_negatives_of_the_dense_model_that_it_starts_from(
+    long_corpus: list[hs.Document], tiny_dense: Path, tiny_late: Path
+) -> None:
+    options: dict[str, Any] = {"per_document": 1, "hard_negatives": 2, "show_progress_bar": False}
+    for model, searched in ((tiny_dense, {"bm25", "dense"}), (tiny_late, {"bm25"})):
+        made = unsupervised_data(long_corpus, model, "late-interaction", **options)
+        assert made.data.kind is Kind.TUPLES
+        assert made.summary is not None
+        assert {name for listed in made.summary.kept_by for name in listed.split("+")} == searched
+
+
 def test_a_few_documents_are_too_few(tiny_corpus: list[hs.Document], tiny_dense: Path) -> None:
     with pytest.raises(InvalidArgumentError, match="too few to train"):
         unsupervised_data(tiny_corpus[:5], str(tiny_dense), "dense", show_progress_bar=False)

@@ -20,7 +20,7 @@ from hybridsearch.evaluation.experiment import compare
 from hybridsearch.evaluation.pipeline import Pipeline
 from hybridsearch.evaluation.results import Sparsity
 from hybridsearch.fusion import ScoreFusion
-from hybridsearch.rerank import CrossEncoderReranker
+from hybridsearch.rerank import CrossEncoderReranker, LateInteraction, Reranker
 from hybridsearch.search import HybridSearch
 from hybridsearch.training.settings import FAMILIES, ModelKind
 
@@ -72,17 +72,17 @@ def compare_models(
 
     For a dense or sparse model, the systems are "before", "after", the retrievers of `beside`, and "before + bm25" and
     "after + bm25". These two fuse the model with all retrievers of `beside`, by the mean of min-max scores. For a
-    reranker, the systems are "retrieval" (the results of `retriever`), "before" and "after" (the same results with the
-    first 50 documents reranked). The first system is the baseline.
+    reranker or a late-interaction model, the systems are "retrieval" (the results of `retriever`), "before" and "after"
+    (the same results with the first 50 documents reranked). The baseline is "before", or the first system without it.
 
     Args:
         before: Model before training: a folder, a name on the hub, or a loaded model. None if the base has no trained
             head (reranker) or is not a sparse model (sparse). Then the baseline is another retriever.
         after: Model after training: a folder, a name on the hub, or a loaded model.
         dataset: Held-out queries with judgements, and the documents.
-        kind: Kind of both models: "dense", "sparse" or "reranker".
+        kind: Kind of both models: "dense", "sparse", "late-interaction" or "reranker".
         beside: Other encoders by name, for a dense or sparse model. None takes BM25.
-        retriever: Index or pipeline whose results a reranker reads. None takes BM25.
+        retriever: Index or pipeline whose results are reranked. None takes BM25.
         measures: Names of the measures. The first measure decides.
         show_progress_bar: Whether progress bars are shown. None shows them only in a terminal.
 
@@ -103,8 +103,10 @@ def compare_models(
         "details": 0,
         "show_progress_bar": show_progress_bar,
     }
-    if kind == "reranker":
-        return _compare_rerankers(models, dataset, retriever, options)
+    if kind in ("reranker", "late-interaction"):
+        reranker = CrossEncoderReranker if kind == "reranker" else LateInteraction
+        rerankers: dict[str, Reranker] = {name: reranker(model) for name, model in models.items()}
+        return _compare_rerankers(rerankers, dataset, retriever, options)
     others = {"bm25": BM25()} if beside is None else dict(beside)
     if taken := [name for name in others if name in ("before", "after") or "+" in name]:
         raise InvalidArgumentError(f"Another retriever cannot have the name {taken[0]!r}. Give it another name.")
@@ -197,16 +199,19 @@ def changed_expansions(before: Any, after: Any, texts: Sequence[str], *, example
 
 
 def _compare_rerankers(
-    models: Mapping[str, Any], dataset: Dataset, retriever: HybridSearch | Pipeline | None, options: Mapping[str, Any]
+    rerankers: Mapping[str, Reranker],
+    dataset: Dataset,
+    retriever: HybridSearch | Pipeline | None,
+    options: Mapping[str, Any],
 ) -> Comparison:
     if retriever is None:
         with HybridSearch({"bm25": BM25()}) as search:
             search.index(dataset.corpus or (), show_progress_bar=options["show_progress_bar"])
-            return _compare_rerankers(models, dataset, search, options)
+            return _compare_rerankers(rerankers, dataset, search, options)
     pipeline = Pipeline(retriever) if isinstance(retriever, HybridSearch) else retriever
     systems = {"retrieval": replace(pipeline, reranker=None)}
-    systems |= {name: replace(pipeline, reranker=CrossEncoderReranker(model)) for name, model in models.items()}
-    return compare(systems, dataset, **options)
+    systems |= {name: replace(pipeline, reranker=reranker) for name, reranker in rerankers.items()}
+    return compare(systems, dataset, baseline="before" if "before" in systems else "retrieval", **options)
 
 
 def _weights(encoder: Sparse, texts: Sequence[str]) -> Iterator[dict[str, float]]:

@@ -1,17 +1,19 @@
 """Make evaluators of sentence-transformers by name, one or several, with the names of measures of this library.
 
-| type              | data                                          | dense | sparse | reranker | first figure   |
-|-------------------|-----------------------------------------------|-------|--------|----------|----------------|
-| retrieval         | data set with documents                       | yes   | yes    | yes      | the measure    |
-| nanobeir          | "nanobeir=scifact,msmarco"; all 13 by default | yes   | yes    | yes      | nDCG@10, mean  |
-| reranking         | tuples, lists                                 | yes   | yes    | yes      | nDCG@10        |
-| triplet           | tuples                                        | yes   | yes    |          | accuracy       |
-| similarity        | pairs with score                              | yes   | yes    | yes      | Spearman       |
-| sts               | folder with STS sets; the hub by default      | yes   | yes    | yes      | Spearman, mean |
-| binary            | pairs with 0/1                                | yes   | yes    | yes      | AP             |
-| mse               | texts or pairs, and a teacher                 | yes   | yes    |          | negative MSE   |
-| translation       | pairs                                         | yes   | yes    |          | accuracy       |
-| paraphrase-mining | pairs                                         | yes   |        |          | AP             |
+| type              | data                                        | dense | sparse | late | reranker | first figure   |
+|-------------------|---------------------------------------------|-------|--------|------|----------|----------------|
+| retrieval         | data set with documents                     | yes   | yes    | yes  | yes      | the measure    |
+| nanobeir          | "nanobeir=scifact,msmarco"; default: all 13 | yes   | yes    | yes  | yes      | nDCG@10, mean  |
+| reranking         | tuples, lists                               | yes   | yes    | yes  | yes      | nDCG@10        |
+| triplet           | tuples                                      | yes   | yes    | yes  |          | accuracy       |
+| similarity        | pairs with score                            | yes   | yes    |      | yes      | Spearman       |
+| sts               | folder with STS sets; the hub by default    | yes   | yes    |      | yes      | Spearman, mean |
+| binary            | pairs with 0/1                              | yes   | yes    |      | yes      | AP             |
+| mse               | texts or pairs, and a teacher               | yes   | yes    |      |          | negative MSE   |
+| translation       | pairs                                       | yes   | yes    |      |          | accuracy       |
+| paraphrase-mining | pairs                                       | yes   |        |      |          | AP             |
+
+`late` are late-interaction models.
 """
 
 from __future__ import annotations
@@ -87,7 +89,7 @@ def build_evaluator(
             reads, or for retrieval, anything that `load_dataset` reads. Further keys are "split" (default: dev),
             "name", "columns", "ignore" and "limit", and for one type each "documents" (retrieval), "teacher" (mse) and
             "dataset_id" (nanobeir).
-        kind: Kind of the model: "dense", "sparse" or "reranker".
+        kind: Kind of the model: "dense", "sparse", "late-interaction" or "reranker".
         settings: Settings whose `measure` decides if documents are searched. None takes the defaults.
 
     Returns:
@@ -143,7 +145,7 @@ def dev_evaluator(
 
     Args:
         dev: Data or evaluators that choose the best checkpoint. None makes no evaluator.
-        kind: Kind of the model: "dense", "sparse" or "reranker".
+        kind: Kind of the model: "dense", "sparse", "late-interaction" or "reranker".
         settings: Settings with the measure.
         retriever: Index or pipeline whose results a reranker reads. None takes BM25.
 
@@ -188,7 +190,7 @@ def sts_suite(
             or STS12.csv, with the columns sentence1, sentence2 and score. Case, hyphens and "benchmark" in the name do
             not matter. Several files of a year, such as STS12/MSRpar.tsv or STS12.MSRpar.tsv, count as one set. None
             takes all nine sets from the hub.
-        kind: Kind of the model: "dense", "sparse" or "reranker".
+        kind: Kind of the model: "dense", "sparse", "late-interaction" or "reranker".
         split: Name of the file in the folder of a set, or of the split on the hub.
         limit: Largest number of pairs of each set. None takes all.
 
@@ -250,7 +252,7 @@ def _nanobeir(spec: Mapping[str, Any], kind: ModelKind, settings: TrainingSettin
 def _reranking(spec: Mapping[str, Any], kind: ModelKind, settings: TrainingSettings) -> list[Any]:
     data = _read(spec, Kind.TUPLES, Kind.LISTS)
     options = {}
-    if kind != "reranker":
+    if kind in ("dense", "sparse"):
         from sentence_transformers import util
 
         options["similarity_fct"] = util.dot_score if kind == "sparse" else util.cos_sim
@@ -320,7 +322,9 @@ _MAKERS: dict[str, Callable[[Mapping[str, Any], ModelKind, TrainingSettings], li
 }
 
 _FITTING: dict[str, tuple[ModelKind, ...]] = {
-    **dict.fromkeys(("triplet", "mse", "translation"), ("dense", "sparse")),
+    "triplet": ("dense", "sparse", "late-interaction"),
+    **dict.fromkeys(("similarity", "sts", "binary"), ("dense", "sparse", "reranker")),
+    **dict.fromkeys(("mse", "translation"), ("dense", "sparse")),
     "paraphrase-mining": ("dense",),
 }
 """The kinds of models of each evaluator that is not for all kinds."""

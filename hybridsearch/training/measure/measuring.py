@@ -31,9 +31,11 @@ RERANKED = 50
 """Number of documents of a ranking that a reranker reads."""
 
 _BATCH = 32
+_TOKEN_VECTORS_OF = 256  # documents whose token vectors are in memory at a time
 _CLASSES: dict[ModelKind, tuple[str, str]] = {
     "dense": ("sentence_transformer", ""),
     "sparse": ("sparse_encoder", "Sparse"),
+    "late-interaction": ("multi_vector_encoder", "MultiVector"),
     "reranker": ("cross_encoder", "CrossEncoder"),
 }
 """The package of sentence-transformers with the evaluators of each kind of model, and the beginning of their names."""
@@ -73,7 +75,7 @@ def retrieval_evaluator(
 
     Args:
         dataset: Data set. Only queries with a relevant document are used.
-        kind: Kind of the model: "dense", "sparse" or "reranker".
+        kind: Kind of the model: "dense", "sparse", "late-interaction" or "reranker".
         settings: Settings whose `measure` decides: nDCG, RR, AP, R, P or Success with a cutoff, such as nDCG@10. For a
             reranker, nDCG or RR. None takes the defaults.
         documents: Largest number of documents to search: all relevant documents, then the best documents of BM25 for
@@ -115,6 +117,7 @@ def retrieval_evaluator(
         **{argument: ks or [10] for argument, ks in at_k.items()},
         batch_size=_BATCH,
         name=dataset.name,
+        **({"corpus_chunk_size": _TOKEN_VECTORS_OF} if kind == "late-interaction" else {}),
     )
     return in_sequence([Measured(inner, figures_of(figures))])
 
@@ -213,7 +216,7 @@ def figures_of(measures: Iterable[tuple[str, int]]) -> dict[str, str]:
 
     A key may begin with the name of a similarity.
     """
-    similarity = "((cosine|dot|euclidean|manhattan)_)?"
+    similarity = "((cosine|dot|euclidean|manhattan|maxsim|meanmaxsim)_)?"
     return {
         f"{name}@{k}" if k else name: f"{similarity}{_ST_MEASURES[name][0]}" + (f"@{k}" if k else "")
         for name, k in measures

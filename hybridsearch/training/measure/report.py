@@ -35,7 +35,7 @@ class Report:
     Its text form is the `summary`.
 
     Attributes:
-        kind: Kind of the model: "dense", "sparse" or "reranker".
+        kind: Kind of the model: "dense", "sparse", "late-interaction" or "reranker".
         base: Name of the model before training.
         data: Sentences about each data set: the number of rows, their kind, the loss and the reason for it.
         settings: Settings of the run, ready for JSON: `TrainingSettings.to_dict()` and the other arguments.

@@ -8,7 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from hybridsearch import arguments
 from hybridsearch.encoders.models import Family, unloadable
+from hybridsearch.errors import InvalidArgumentError
 
 
 def load_to_train(
@@ -50,6 +52,31 @@ def load_to_train(
             )
     except Exception as error:  # whatever a damaged or foreign folder makes the loaders raise
         raise unloadable(folder, error) from error
+
+
+def hub_name(model: Any) -> str | None:
+    """The name of a model on the hub, or None if it is a folder or a loaded model."""
+    return model if isinstance(model, str) and not arguments.path("The model", model).exists() else None
+
+
+def set_padding(model: Any) -> None:
+    """Pad with the end-of-text token if the tokenizer has no padding token, as many decoders. The mask hides it."""
+    tokenizer = model.tokenizer
+    if getattr(tokenizer, "pad_token", "") is None:
+        tokenizer.pad_token = tokenizer.eos_token
+
+
+def set_prompts(model: Any, prompts: str | Mapping[str, str]) -> None:
+    """Set the texts that a model puts before queries and documents, as `hybridsearch.train_dense` takes them.
+
+    Raises InvalidArgumentError if a key is neither "query" nor "document".
+    """
+    if isinstance(prompts, str):
+        prompts = {"query": prompts, "document": prompts}
+        model.default_prompt_name = "query"
+    if strange := [name for name in prompts if name not in ("query", "document")]:
+        raise InvalidArgumentError(f"prompts has the key {strange[0]!r}. Allowed keys are 'query' and 'document'.")
+    model.prompts = {**model.prompts, **prompts}
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The three trainers of sentence-transformers, made safe for long runs (`hybridsearch.training.runs.run.fit`).
+"""The trainers of sentence-transformers, made safe for long runs (`hybridsearch.training.runs.run.fit`).
 
 Importing this module loads torch and transformers.
 """

@@ -52,8 +52,8 @@ class TrainingResult:
     """The result of a training run: the folder of the model, and what was measured.
 
     Attributes:
-        path: Folder of the trained model. sentence-transformers, `hs.Dense`, `hs.Sparse` and `hs.CrossEncoderReranker`
-            load it.
+        path: Folder of the trained model. sentence-transformers loads it, and so do `hs.Dense`, `hs.Sparse`,
+            `hs.LateInteraction` and `hs.CrossEncoderReranker`.
         history: Course of the training.
         comparison: Comparison of the model before and after training on the test queries, or None without test queries.
         figures: Figures of the evaluators by name, before and after training. Before is None if there was no model.
@@ -96,8 +96,8 @@ def fit(
     its history, the trained model is in the folder, and `model` does not change.
 
     Args:
-        model: SentenceTransformer, SparseEncoder or CrossEncoder to train.
-        kind: Kind of the model: "dense", "sparse" or "reranker".
+        model: Model to train, of the class that `FAMILIES` has for its kind.
+        kind: Kind of the model: "dense", "sparse", "late-interaction" or "reranker".
         data: Training data. If there are several sets, each batch comes from one of them (`settings.sampling`).
         losses: Loss of sentence-transformers for each data set, by name.
         settings: Settings of the run. `push_to_hub` is only checked here. `push` uploads the model after the report.
@@ -226,6 +226,9 @@ def limit_length(model: Any, tokens: int) -> None:
             f"max_length is {tokens}, but the model reads at most {limit} tokens. Give at most {limit}."
         )
     model.max_seq_length = tokens
+    for module in model.modules():  # a late-interaction model may have a limit of its own for documents
+        if getattr(module, "document_length", None) is not None:
+            module.document_length = tokens
 
 
 def set_dropout(model: Any, share: float) -> None:

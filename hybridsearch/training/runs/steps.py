@@ -1,4 +1,4 @@
-"""The steps of a training run that `train_dense`, `train_sparse` and `train_reranker` share."""
+"""The steps of a training run that the training functions of all kinds of models share."""
 
 from __future__ import annotations
 
@@ -143,8 +143,8 @@ class Steps:
     def choose_losses(self, model: Any = None) -> None:
         """Choose the loss of each data set, and bring a teacher's scores to the scale of the student.
 
-        The data, the loss and the reason are printed on stderr. `model` is needed only for a dense model. The rows of
-        losses that were given as objects stay as they are.
+        The data, the loss and the reason are printed on stderr. `model` is needed only for a dense or a
+        late-interaction model. The rows of losses that were given as objects stay as they are.
         """
         training = self.sources.training
         if self._objects:

@@ -13,7 +13,7 @@ from hybridsearch.documents import Document
 from hybridsearch.encoders import Encoder
 from hybridsearch.encoders.bm25 import BM25
 from hybridsearch.encoders.dense import Dense
-from hybridsearch.encoders.models import LazyModel
+from hybridsearch.encoders.models import LazyModel, family_of, find_model
 from hybridsearch.encoders.sparse import Sparse
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.evaluation.datasets import Dataset
@@ -79,7 +79,7 @@ def unsupervised_data(
         corpus: Documents, or anything that `hs.read_documents` reads. They are read several times.
         model: Model that will be trained: a folder or a name. A dense or sparse model also searches for negatives,
             together with BM25, fused by RRF.
-        kind: Kind of the model: "dense", "sparse" or "reranker".
+        kind: Kind of the model: "dense", "sparse", "late-interaction" or "reranker".
         kinds: Kinds of queries, as in `hybridsearch.training.unlabelled.pseudo.pseudo_queries`.
         generator: Generator of queries, as in `hybridsearch.training.unlabelled.pseudo.pseudo_queries`.
         per_document: Largest number of queries of a document.
@@ -216,6 +216,8 @@ def _encoder(model: str | Path, kind: ModelKind, trust: bool) -> dict[str, Encod
     """The model as a retriever, if it can search before training."""
     if kind == "dense":  # loaded here, so that it does not warn that it is not trained
         return {"dense": Dense(LazyModel(model, "SentenceTransformer", trust_remote_code=trust).get())}
+    if kind == "late-interaction" and family_of(find_model(str(model), "MultiVectorEncoder")) == "SentenceTransformer":
+        return {"dense": Dense(model, trust_remote_code=trust)}
     if kind == "sparse":
         with suppress(InvalidArgumentError):  # a masked language model, which is not sparse yet
             encoder = Sparse(model, trust_remote_code=trust)
