@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 
 from hybridsearch.encoders.cache import CHOICES, GRAPHS, cache_folder
 from hybridsearch.errors import InvalidArgumentError, MissingExtraError
+from hybridsearch.forks import Lock
 from hybridsearch.messages import warn
 
 log = logging.getLogger(__name__)
@@ -52,10 +53,8 @@ Runtime: TypeAlias = Literal["torch", "openvino"]
 INT8 = "openvino-int8"
 """Folder with the int8 graphs, within the folder of a model."""
 
-MAX_STREAMS = 8
-"""Largest number of batches that OpenVINO computes at once."""
-
 _LOSS = 1e-4
+_converting = Lock()
 _SAMPLE = [
     "The angle of attack decides how much lift a wing gives, until the flow separates and the wing stalls. " * 4,
     "Squealing brakes need clean discs. Take the wheel off, and clean the disc with alcohol. " * 5,
@@ -169,23 +168,38 @@ def _pool_largest(pooling: Any, features: dict[str, Any]) -> dict[str, Any]:
 class _Compiled:
     """The forward pass of a transformer by OpenVINO. Several threads may call it.
 
+    Each caller has as many threads as torch gives it. The workers that share a list of batches have one or a few, and a
+    caller with a single batch has all. The graph is compiled for each of the two when it is first needed.
+
     Args:
-        compiled: The compiled graph.
+        graph: The graph.
+        precision: Number format of the computation.
         names: Names of the inputs, in the order of the graph.
         output: Name of the output.
         keeps: Whether the caller may keep the output. If not, it is valid until the next call in the same thread.
     """
 
-    def __init__(self, compiled: Any, names: Sequence[str], output: str, keeps: bool) -> None:
-        self._compiled, self._names, self._output, self._keeps = compiled, names, output, keeps
+    def __init__(self, graph: Any, precision: str, names: Sequence[str], output: str, keeps: bool) -> None:
+        import torch
+
+        self._graph, self._precision = graph, precision
+        self._names, self._output, self._keeps = names, output, keeps
+        self._threads = torch.get_num_threads()
+        self._compiled: dict[int, Any] = {}
+        self._compiling = Lock()
         self._requests = threading.local()
 
     def __call__(self, **features: Any) -> dict[str, Any]:
         import torch
 
-        request = getattr(self._requests, "request", None)
+        streams = max(self._threads // torch.get_num_threads(), 1)
+        request = getattr(self._requests, f"of_{streams}", None)
         if request is None:
-            request = self._requests.request = self._compiled.create_infer_request()
+            with self._compiling:
+                if streams not in self._compiled:
+                    self._compiled[streams] = _compile(self._graph, self._precision, self._threads, streams)
+            request = self._compiled[streams].create_infer_request()
+            setattr(self._requests, f"of_{streams}", request)
         inputs = [features[name].numpy() for name in self._names]
         found = torch.from_numpy(request.infer(inputs, share_inputs=True, share_outputs=True)[0])
         return {self._output: found.clone() if self._keeps else found}
@@ -199,19 +213,17 @@ def _use_openvino(part: Any, precision: str, key: str, int8: Path, *, keeps: boo
         )
     names, output = _signature(part)
     graph = openvino().Core().read_model(int8) if precision == "int8" else _converted(part, key)
-    part.model.forward = _Compiled(_compile(graph, precision), names, output, keeps)
+    part.model.forward = _Compiled(graph, precision, names, output, keeps)
     for weight in part.model.parameters():
         weight.data = weight.data.new_empty(0)
 
 
-def _compile(graph: Any, precision: str) -> Any:
-    import torch
-
-    threads = torch.get_num_threads()
+def _compile(graph: Any, precision: str, threads: int = 1, streams: int = 1) -> Any:
+    """Compile a graph. `streams` batches are computed at once, and they share the threads."""
     hints = {
         "INFERENCE_PRECISION_HINT": "f32" if precision == "fp32" else "bf16",
         "INFERENCE_NUM_THREADS": threads,
-        "NUM_STREAMS": min(threads, MAX_STREAMS),
+        "NUM_STREAMS": streams,
         "ENABLE_CPU_PINNING": False,  # else the models of two processes would wait for the same core
     }
     return openvino().Core().compile_model(graph, "CPU", hints)
@@ -223,6 +235,8 @@ def openvino() -> Any:
         import openvino as module
     except ModuleNotFoundError as error:
         raise MissingExtraError("openvino", "openvino", "runtime='openvino'") from error
+    with _converting:  # two threads that convert their first arrays at once would wait for each other for ever
+        _ = module.Tensor(np.zeros(1, dtype=np.int64), shared_memory=True).data
     return module
 
 

@@ -66,6 +66,17 @@ def test_openvino_gives_the_dense_vectors_of_torch(
     assert fast.dimensions == 384
 
 
+def test_a_new_process_starts_with_several_batches_at_once(minilm: str, by_openvino: dict[str, Any]) -> None:
+    exact = hs.Dense(minilm, cache=False, max_length=32, **by_openvino).encode_queries(["Lift"])[0]  # keeps the graph
+    code = f"""
+import hybridsearch as hs
+dense = hs.Dense({minilm!r}, cache=False, max_length=32, batch_tokens=8, runtime="openvino", device="cpu")
+print(*dense.encode_documents(["Lift"] * 8).array[7])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert np.array(done.stdout.split(), dtype=np.float32) @ exact == pytest.approx(1, abs=1e-4)
+
+
 def test_openvino_gives_the_weights_and_places_of_torch(splade: str, by_openvino: dict[str, Any]) -> None:
     exact = hs.Sparse(splade, cache=False)
     fast = hs.Sparse(splade, cache=False, **by_openvino)
