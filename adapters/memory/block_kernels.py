@@ -22,6 +22,9 @@ SCAN = 64
 LANES = 8
 """The number of lanes for each hit in the first guess of the threshold."""
 
+FEW = 16
+"""Up to this number of hits, the k-th largest of a few numbers is found by insertion, which is faster."""
+
 AHEAD = 512
 """How many postings ahead memory is loaded. The processor cannot predict short runs of many columns."""
 
@@ -205,7 +208,19 @@ def guess(sums: NDArray[Sum], width: int, k: int) -> Any:
     for begin in range(0, width - lanes + 1, lanes):
         for lane in range(lanes):
             best[np.uint64(lane)] = max(best[np.uint64(lane)], bits[np.uint64(begin + lane)])
-    return np.partition(best, lanes - k).view(sums.dtype)[lanes - k]
+    if k > FEW:
+        return np.partition(best, lanes - k).view(sums.dtype)[lanes - k]
+    largest = best[:k].copy()  # in ascending order
+    largest.sort()
+    for lane in range(k, lanes):
+        number = best[lane]
+        if number > largest[0]:
+            at = 0
+            while at + 1 < k and largest[at + 1] < number:
+                largest[at] = largest[at + 1]
+                at += 1
+            largest[at] = number
+    return largest.view(sums.dtype)[0]
 
 
 @njit(nogil=True)  # type: ignore[untyped-decorator]

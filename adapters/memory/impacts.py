@@ -12,6 +12,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+SMALL = 1 << 14
+"""The largest number of documents of an index for which codes would save no time."""
+
 CODED = 2
 """The number of searches of a term whose codes are made."""
 

@@ -22,7 +22,6 @@ from numba.core.dispatcher import Dispatcher
 from numpy.typing import NDArray
 
 from hybridsearch.adapters.memory.block_kernels import (
-    SCAN,
     add_four_rows,
     add_list,
     add_row,
@@ -34,21 +33,16 @@ from hybridsearch.adapters.memory.block_kernels import (
 )
 from hybridsearch.adapters.memory.dense_kernels import approximate, bound
 from hybridsearch.adapters.memory.impacts import SPAN
+from hybridsearch.adapters.memory.value_kernels import choose, lower_bound, top_k_by_values, weight
 
 BLOCK = 1 << 14
 """The number of documents that are scored together, a multiple of SCAN. Their sums (64 KiB) stay in a fast cache."""
-
-SMALL = 1 << 14
-"""The largest number of documents of an index for which codes would save no time."""
 
 REVISIT = 16
 """If a block has less than one posting for this many documents, its scores are read through the postings."""
 
 ROW_COST = 14
 """Adding the codes of this many documents of a common term takes as long as adding one posting of another term."""
-
-SMALLEST: np.float32 = np.nextafter(np.float32(0), np.float32(1))
-"""The smallest score of a hit."""
 
 TOLERATED = 0.2
 """The largest sum of the bounds of the skipped terms, as a fraction of the threshold."""
@@ -82,9 +76,9 @@ def top_k(
     codes: NDArray[np.uint8],
     steps: NDArray[np.float32],
     common: NDArray[np.uint8],
-    coded: bool,
     columns: NDArray[np.int64],
     weights: NDArray[np.float32],
+    idf: NDArray[np.float64],
     starts: NDArray[np.int64],
     order: NDArray[np.int32],
     allowed: NDArray[np.bool_],
@@ -123,9 +117,9 @@ def top_k(
         codes: As in `Impacts`.
         steps: As in `Impacts`.
         common: As in `Impacts`.
-        coded: Whether the terms of all queries have codes. If not, all scores are summed exactly at once.
         columns: Columns of the terms of all queries.
         weights: Weights of these terms.
+        idf: Factor of each column that its weights are multiplied by. Empty if there are none.
         starts: Start of the terms of each query.
         order: Numbers that order equal scores, the smallest first.
         allowed: One flag for each document. Empty if all documents are allowed.
@@ -142,12 +136,6 @@ def top_k(
         out_counts: Number of hits of each query, shape (all queries,). -1 if float32 sums could overflow. Then the
             query is not answered.
     """
-    if not coded:
-        _top_k_by_values(
-            *(indptr, rows, values, columns, weights, starts, order, allowed, owners),
-            *(first_query, last_query, first, last, k, out_rows, out_scores, out_counts),
-        )
-        return
     longest = 0
     for query in range(first_query, last_query):
         longest = max(longest, starts[query + 1] - starts[query])
@@ -175,12 +163,12 @@ def top_k(
         terms = 0
         total = 0.0
         for term in range(starts[query], starts[query + 1]):
-            column = columns[term]
-            if column >= 0 and weights[term] != 0:
-                term_columns[terms], factors[terms] = column, weights[term]
+            column, factor = columns[term], weight(weights, idf, columns, term)
+            if factor != 0:
+                term_columns[terms], factors[terms] = column, factor
                 zero = zeros[terms] = np.int32(steps[column, 1])
                 term_places[terms] = -1 if zero > 0 else places[column, 1]
-                total += abs(np.float64(weights[term]) * steps[column, 0]) * max(255 - zero, zero)
+                total += abs(np.float64(factor) * steps[column, 0]) * max(255 - zero, zero)
                 terms += 1
         out_counts[query] = 0
         if not terms:
@@ -195,13 +183,13 @@ def top_k(
         least: Any = 1  # the smallest sum of a document with a score above 0
         lowering = 0  # the number of terms that can only lower scores. They are the last of `cheapest`
         for term in range(terms):
-            column, weight, zero = term_columns[term], np.float64(factors[term]), zeros[term]
-            size = np.int64(np.ceil(abs(weight * steps[column, 0]) / unit))
-            multipliers[term] = size if weight > 0 else -size
-            bounds[term] = size * (255 - zero) if weight > 0 else size * zero
-            below += 256 + (size if weight > 0 else 0)
-            if weight < 0 or zero > 0:
-                above += 256 + (size if weight < 0 else 0)
+            column, wide, zero = term_columns[term], np.float64(factors[term]), zeros[term]
+            size = np.int64(np.ceil(abs(wide * steps[column, 0]) / unit))
+            multipliers[term] = size if wide > 0 else -size
+            bounds[term] = size * (255 - zero) if wide > 0 else size * zero
+            below += 256 + (size if wide > 0 else 0)
+            if wide < 0 or zero > 0:
+                above += 256 + (size if wide < 0 else 0)
             if zero > 0:
                 least = -1
             cost = len(order) / ROW_COST if term_places[term] >= 0 else indptr[column + 1] - indptr[column] + 1.0
@@ -337,55 +325,7 @@ def top_k(
             factors,
             kept[:count],
         )
-        out_counts[query] = _choose(kept[:count], scores, order, owners, out_rows[query], out_scores[query], ranks)
-
-
-@_inner
-def _top_k_by_values(
-    indptr: NDArray[np.int64],
-    rows: NDArray[np.int32],
-    values: NDArray[np.float32],
-    columns: NDArray[np.int64],
-    weights: NDArray[np.float32],
-    starts: NDArray[np.int64],
-    order: NDArray[np.int32],
-    allowed: NDArray[np.bool_],
-    owners: NDArray[np.int32],
-    first_query: int,
-    last_query: int,
-    first: int,
-    last: int,
-    k: int,
-    out_rows: NDArray[np.int32],
-    out_scores: NDArray[np.float32],
-    out_counts: NDArray[np.int64],
-) -> None:
-    """Do what `top_k` does without codes. The scores of all documents are summed exactly."""
-    one = np.uint64(1)
-    scores = np.zeros((last - first + SCAN - 1) // SCAN * SCAN, dtype=np.float32)
-    near = np.empty(len(scores), dtype=np.int32)
-    partial = np.empty(len(scores), dtype=np.float32)
-    ranks = np.empty(k, dtype=np.int32)
-    for query in range(first_query, last_query):
-        for term in range(starts[query], starts[query + 1]):
-            column, factor = columns[term], weights[term]
-            if column >= 0 and factor != 0:
-                begin, end = indptr[column], indptr[column + 1]
-                if first > 0 or last < len(order):
-                    begin, end = _lower_bound(rows, begin, end, first), _lower_bound(rows, begin, end, last)
-                position, stop = np.uint64(begin), np.uint64(end)
-                while position < stop:
-                    scores[np.uint32(rows[position] - first)] += factor * values[position]
-                    position += one
-        if len(allowed):
-            for i in range(last - first):
-                if not allowed[first + i]:
-                    scores[i] = 0
-        few = guess_of_owners(scores, first, last, k, owners) if len(owners) else guess(scores, last - first, k)
-        count = scan(first, last, few if few > SMALLEST else SMALLEST, scores, near, partial)
-        out_counts[query] = _choose(
-            near[:count], partial[:count], order, owners, out_rows[query], out_scores[query], ranks
-        )
+        out_counts[query] = choose(kept[:count], scores, order, owners, out_rows[query], out_scores[query], ranks)
 
 
 @_inner
@@ -402,7 +342,7 @@ def _begin(
         return begins[places[column, 0], min(span, begins.shape[1] - 1)]
     if span == 0:
         return indptr[column]
-    return _lower_bound(rows, indptr[column], indptr[column + 1], span * SPAN)
+    return lower_bound(rows, indptr[column], indptr[column + 1], span * SPAN)
 
 
 @_inner
@@ -452,32 +392,6 @@ def _exact(
 
 
 @_inner
-def _choose(
-    rows: NDArray[np.int32],
-    scores: NDArray[np.float32],
-    order: NDArray[np.int32],
-    owners: NDArray[np.int32],
-    out_rows: NDArray[np.int32],
-    out_scores: NDArray[np.float32],
-    ranks: NDArray[np.int32],
-) -> int:
-    """Write the best documents to the outputs, best first. Returns their number. With `owners`, the best of each."""
-    hits, held = 0, -1
-    for i in range(len(rows) + 1):
-        at = i
-        if len(owners):
-            if i < len(rows) and (held < 0 or owners[rows[held]] == owners[rows[i]]):
-                if held < 0 or scores[i] > scores[held]:
-                    held = i
-                continue
-            at, held = held, i
-        if 0 <= at < len(rows) and scores[at] >= SMALLEST:
-            hits = _offer(scores[at], rows[at], order[rows[at]], hits, out_scores, out_rows, ranks)
-    _sort_hits(hits, out_scores, out_rows, ranks)
-    return hits
-
-
-@_inner
 def _raise(heap: NDArray[np.int64], count: int, number: np.int64) -> int:
     """Put a number into the heap of the largest numbers, whose root is the smallest. Returns the size of the heap."""
     if count < len(heap):
@@ -502,20 +416,8 @@ def _raise(heap: NDArray[np.int64], count: int, number: np.int64) -> int:
 
 
 @_inner
-def _lower_bound(rows: NDArray[np.int32] | NDArray[np.uint16], begin: int, end: int, row: int) -> int:
-    """The first position in [begin, end) whose row is `row` or larger."""
-    while begin < end:
-        middle = begin + (end - begin) // 2
-        if rows[middle] < row:
-            begin = middle + 1
-        else:
-            end = middle
-    return begin
-
-
-@_inner
-def _seek(rows: NDArray[np.int32] | NDArray[np.uint16], begin: int, end: int, row: int, last: int) -> int:
-    """Do what `_lower_bound` does. It is faster if the answer is near `begin`, or if the rows are evenly spread."""
+def _seek(rows: NDArray[np.int32] | NDArray[np.uint16], begin: int, end: int, row: int, last: int) -> Any:
+    """Do what `lower_bound` does. It is faster if the answer is near `begin`, or if the rows are evenly spread."""
     if begin >= end or rows[begin] >= row:
         return begin
     guess = begin + (row - rows[begin]) * (end - begin) // (last - rows[begin])
@@ -525,76 +427,12 @@ def _seek(rows: NDArray[np.int32] | NDArray[np.uint16], begin: int, end: int, ro
         while guess + step < end and rows[guess + step] < row:
             begin = guess + step + 1
             step *= 2
-        return _lower_bound(rows, begin, min(end, guess + step), row)
+        return lower_bound(rows, begin, min(end, guess + step), row)
     end = guess
     while guess - step > begin and rows[guess - step] >= row:
         end = guess - step
         step *= 2
-    return _lower_bound(rows, max(begin, guess - step), end, row)
-
-
-@_inner
-def _offer(
-    score: np.float32,
-    row: int,
-    rank: int,
-    hits: int,
-    scores: NDArray[np.float32],
-    rows: NDArray[np.int32],
-    ranks: NDArray[np.int32],
-) -> int:
-    """Put a document into the heap of the best documents, whose root is the worst. Returns the size of the heap."""
-    if hits < len(ranks):
-        child = hits
-        while child > 0:
-            parent = (child - 1) // 2
-            if scores[parent] < score or (scores[parent] == score and ranks[parent] > rank):
-                break
-            scores[child], rows[child], ranks[child] = scores[parent], rows[parent], ranks[parent]
-            child = parent
-        scores[child], rows[child], ranks[child] = score, row, rank
-        return hits + 1
-    if score > scores[0] or (score == scores[0] and rank < ranks[0]):
-        _sink(score, row, rank, hits, scores, rows, ranks)
-    return hits
-
-
-@_inner
-def _sink(
-    score: np.float32,
-    row: int,
-    rank: int,
-    hits: int,
-    scores: NDArray[np.float32],
-    rows: NDArray[np.int32],
-    ranks: NDArray[np.int32],
-) -> None:
-    """Replace the root of the heap."""
-    parent = 0
-    while True:
-        child = 2 * parent + 1
-        if child >= hits:
-            break
-        other = child + 1
-        if other < hits and (
-            scores[other] < scores[child] or (scores[other] == scores[child] and ranks[other] > ranks[child])
-        ):
-            child = other
-        if scores[child] > score or (scores[child] == score and ranks[child] < rank):
-            break
-        scores[parent], rows[parent], ranks[parent] = scores[child], rows[child], ranks[child]
-        parent = child
-    scores[parent], rows[parent], ranks[parent] = score, row, rank
-
-
-@_inner
-def _sort_hits(hits: int, scores: NDArray[np.float32], rows: NDArray[np.int32], ranks: NDArray[np.int32]) -> None:
-    """Turn the heap into a list, best first."""
-    while hits > 1:
-        hits -= 1
-        score, row, rank = scores[hits], rows[hits], ranks[hits]
-        scores[hits], rows[hits], ranks[hits] = scores[0], rows[0], ranks[0]
-        _sink(score, row, rank, hits, scores, rows, ranks)
+    return lower_bound(rows, max(begin, guess - step), end, row)
 
 
 @_compiled()
@@ -635,11 +473,18 @@ _SIGNATURES: dict[Callable[..., Any], tuple[Any, ...]] = {
     top_k: (
         *_POSTINGS,
         *(_changed(types.int32, 2), _changed(types.int64, 2), _changed(types.uint16), _changed(types.uint8)),
-        *(_changed(types.float32, 2), _changed(types.uint8, 2), types.bool_),
-        *(_changed(types.int64), _changed(types.float32), _changed(types.int64)),
+        *(_changed(types.float32, 2), _changed(types.uint8, 2)),
+        *(_changed(types.int64), _changed(types.float32), _changed(types.float64), _changed(types.int64)),
         *(_read(types.int32), _read(types.bool_), _read(types.int32)),
         *[types.int64] * 5,
         *(_changed(types.int64), _changed(types.int32, 2), _changed(types.float32, 2), _changed(types.int64)),
+    ),
+    top_k_by_values: (
+        *_POSTINGS,
+        *(_changed(types.int64), _changed(types.float32), _changed(types.float64), _changed(types.int64)),
+        *(_read(types.int32), _read(types.bool_), _read(types.int32)),
+        *[types.int64] * 5,
+        *(_changed(types.int32, 2), _changed(types.float32, 2), _changed(types.int64)),
     ),
     encode: (
         *_POSTINGS,

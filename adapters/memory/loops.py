@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from hybridsearch.adapters.memory import compiled, plain
 from hybridsearch.adapters.memory.codes import CodedQueries, Codes
-from hybridsearch.adapters.memory.impacts import CODED, Impacts
+from hybridsearch.adapters.memory.impacts import CODED, SMALL, Impacts
 from hybridsearch.adapters.memory.postings import read_only
 from hybridsearch.errors import HybridSearchError
 
@@ -42,7 +42,7 @@ def prepare(impacts: Impacts, columns: NDArray[np.int64], queries: int) -> bool:
     a term, or at the first search with several queries. Small indexes are as fast without codes.
     """
     kernels = _fetcher.kernels
-    if kernels is None or impacts.documents <= kernels.SMALL:
+    if kernels is None or impacts.documents <= SMALL:
         return False
     if len(fresh := columns[impacts.searches[columns] < CODED]):
         again = fresh[impacts.searches[fresh] > 0] if queries == 1 else fresh
@@ -61,6 +61,7 @@ def top_k(
     coded: bool,
     columns: NDArray[np.int64],
     weights: NDArray[np.float32],
+    idf: NDArray[np.float64],
     starts: NDArray[np.int64],
     order: NDArray[np.int32],
     allowed: NDArray[np.bool_],
@@ -77,14 +78,19 @@ def top_k(
 ) -> None:
     """The best `k` documents of [first, last) for each of the queries [first_query, last_query), best first.
 
-    The arguments are those of `kernels.top_k`. `coded` is what `prepare` has returned.
+    The arguments are those of `kernels.top_k`. `coded` is what `prepare` has returned: without codes, all scores are
+    summed exactly at once.
     """
 
     def answer(query: int) -> None:
         a, b = starts[query : query + 2].tolist()
+        own = weights[a:b]
+        if len(idf):
+            with np.errstate(over="ignore"):
+                own = (own * np.where(columns[a:b] >= 0, idf[columns[a:b]], 0.0)).astype(np.float32)
         out_counts[query] = _counted(
             plain.top_k,
-            *(impacts.indptr, impacts.rows, impacts.values, columns[a:b], weights[a:b], order, allowed, owners),
+            *(impacts.indptr, impacts.rows, impacts.values, columns[a:b], own, order, allowed, owners),
             *(first, last, out_rows[query], out_scores[query]),
         )
 
@@ -93,15 +99,20 @@ def top_k(
         first_query += 1
     if first_query == last_query or _fetcher.kernels is None:
         return
+    if not coded:
+        _fetcher.kernels.top_k_by_values(
+            *(impacts.indptr, impacts.rows, impacts.values, columns, weights, idf, starts, order, allowed, owners),
+            *(first_query, last_query, first, last, k, out_rows, out_scores, out_counts),
+        )
+        return
     _fetcher.kernels.top_k(
         *(impacts.indptr, impacts.rows, impacts.values, impacts.places, impacts.begins, impacts.ids, impacts.codes),
-        *(impacts.steps, impacts.common, coded, columns, weights, starts, order, allowed, owners),
+        *(impacts.steps, impacts.common, columns, weights, idf, starts, order, allowed, owners),
         *(first_query, last_query, first, last, k, shared, out_rows, out_scores, out_counts),
     )
-    if coded:
-        for query in range(first_query, last_query):
-            if out_counts[query] < 0:  # float32 sums could overflow
-                answer(query)
+    for query in range(first_query, last_query):
+        if out_counts[query] < 0:  # float32 sums could overflow
+            answer(query)
 
 
 def score_rows(

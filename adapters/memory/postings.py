@@ -338,45 +338,58 @@ class TermStatistics:
 
 
 class LexicalWeights:
-    """The values of lexical postings for one average document length. A term is computed when it is first needed.
+    """The values of the lexical postings of a segment, and the idf of its terms, in one state of the index.
 
-    The average changes with every document that is added or deleted, and only few terms are searched before it changes
-    again. Each value depends only on its frequency, on its document's length, and on the average. So scores are equal
-    to those of a new index. Threads may share one object: if two compute the same term, they write the same values.
+    A term is computed when it is first searched. The average document length and the idf change with every document
+    that is added or deleted, and only few terms are searched before they change again. Each value depends only on its
+    frequency, on its document's length, and on the average. So scores are equal to those of a new index. Threads may
+    share one object: if two compute the same term, they write the same numbers.
+
+    Attributes:
+        statistics: Facts about the whole collection.
+        values: Values, float32 of shape (postings,), in the order of `Postings.values`. They are valid for the terms
+            that were given to `columns`.
+        idf: Factor of each term, float64 of shape (terms,). It is valid for the same terms.
+        impacts: What the search loops read in place of the values.
     """
 
-    def __init__(self, postings: Postings, weighting: Weighting, average_length: float) -> None:
-        self._postings = postings
-        self._weighting = weighting
-        self._average_length = average_length
+    def __init__(self, postings: Postings, statistics: TermStatistics) -> None:
+        self._postings, self.statistics = postings, statistics
         self._values = np.empty(len(postings.values), dtype=np.float32)
-        self._fresh: set[str] = set()
+        self._known: dict[str, int] = {}
         self.values = read_only(self._values)
-        """The values, float32 of shape (postings,), in the order of `Postings.values`.
-
-        They are valid for the terms that were given to `ensure`."""
+        self.idf = np.empty(len(postings.indptr) - 1, dtype=np.float64)
         self.impacts = Impacts(postings.documents, postings.indptr, postings.rows, self.values, postings.impacts)
-        """The codes of the values."""
 
-    def ensure(self, terms: Iterable[str]) -> None:
-        """Make `values` valid for these terms. Unknown terms are ignored."""
+    def columns(self, terms: Sequence[str]) -> NDArray[np.int64]:
+        """The column of each term, or -1, as `Postings.columns`. Their values and idf are valid from now on."""
+        known = self._known
+        columns = list(map(known.get, terms))
+        if None in columns:
+            self._learn({term for term, column in zip(terms, columns, strict=True) if column is None})
+            columns = [known.get(term, -1) for term in terms]
+        return np.array(columns, dtype=np.int64)
+
+    def _learn(self, terms: Iterable[str]) -> None:
+        """Compute the values and the idf of terms. Unknown terms are not kept, as there is no limit to them."""
         index = self._postings.vocabulary.index
-        columns = {term: index[term] for term in terms if term not in self._fresh and term in index}
+        columns = {term: index[term] for term in terms if term in index}
         if not columns:
             return
+        self.idf[list(columns.values())] = self.statistics.idf(list(columns))
         wanted = np.array(sorted(columns.values()), dtype=np.int64)
         sizes = self._postings.indptr[wanted + 1] - self._postings.indptr[wanted]
         chunk = (np.cumsum(sizes) - sizes) // _PIECE
         for part in np.split(wanted, np.flatnonzero(np.diff(chunk)) + 1):
             self._fill(part)
-        self._fresh.update(columns)
+        self._known.update(columns)
 
     def _fill(self, columns: NDArray[np.int64]) -> None:
-        postings = self._postings
+        postings, statistics = self._postings, self.statistics
         spans = list(zip(postings.indptr[columns].tolist(), postings.indptr[columns + 1].tolist(), strict=True))
         frequency = np.concatenate([postings.values[begin:end] for begin, end in spans])
         length = postings.lengths[np.concatenate([postings.rows[begin:end] for begin, end in spans])]
-        weights = self._weighting.term_weights(frequency, length, self._average_length)
+        weights = statistics.weighting.term_weights(frequency, length, statistics.average_length)
         head = 0
         for begin, end in spans:
             self._values[begin:end] = weights[head : head + end - begin]

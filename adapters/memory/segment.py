@@ -25,7 +25,7 @@ from hybridsearch.adapters.memory.arrays import (
 from hybridsearch.adapters.memory.dense import DenseMatrix
 from hybridsearch.adapters.memory.filters import MetadataColumns, mask_of
 from hybridsearch.adapters.memory.hnsw import MIN_ROWS
-from hybridsearch.adapters.memory.postings import LexicalWeights, Postings, Weighting
+from hybridsearch.adapters.memory.postings import Postings
 from hybridsearch.adapters.memory.strings import Strings
 from hybridsearch.backends import Schema
 from hybridsearch.corpus.files import REPAIR, damaged
@@ -92,7 +92,6 @@ class Segment:
         self.metadata, self.indices = metadata, indices
         self.passages, self.reading = passages, reading
         self._masks: OrderedDict[tuple[Filter, bool], Mask] = OrderedDict()
-        self._weights: dict[str, tuple[float, LexicalWeights]] = {}
 
     @classmethod
     def build(cls, batch: EncodedBatch, schema: Schema | None = None) -> Segment:
@@ -331,15 +330,6 @@ class Segment:
                 except KeyError:  # another thread has removed it first
                     break
         return mask
-
-    def lexical_weights(self, name: str, weighting: Weighting, average_length: float) -> LexicalWeights:
-        """The BM25 weights of a lexical retriever. Those for the latest average length are remembered."""
-        known = self._weights.get(name)
-        if known is not None and known[0] == average_length:
-            return known[1]
-        weights = LexicalWeights(self.postings(name), weighting, average_length)
-        self._weights[name] = (average_length, weights)
-        return weights
 
     def postings(self, name: str) -> Postings:
         index = self.indices[name]

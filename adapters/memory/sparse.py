@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import accumulate, pairwise
-from operator import mul
+from itertools import accumulate, chain, pairwise
 from typing import TypeAlias
 
 import numpy as np
@@ -19,7 +18,7 @@ from numpy.typing import NDArray
 from hybridsearch.adapters.memory import loops
 from hybridsearch.adapters.memory.impacts import Impacts
 from hybridsearch.adapters.memory.plain import first_of_each
-from hybridsearch.adapters.memory.postings import LexicalWeights, Postings, TermStatistics, read_only
+from hybridsearch.adapters.memory.postings import LexicalWeights, Postings, read_only
 from hybridsearch.adapters.memory.threads import WORKERS, run
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.vectors import SparseQuery
@@ -37,7 +36,8 @@ class SparseSlice:
         order: Rank of each document's id within the segment, int32 of shape (documents,). It orders equal scores.
         allowed: Mask of the documents that may be hits, shape (documents,): they are not deleted, and the filter lets
             them through. None allows all documents.
-        weights: Weights to use in place of `postings.values`, valid for the query's terms. None for those values.
+        weights: BM25 weights to use in place of `postings.values`. Weights of queries are then multiplied by idf. None
+            for a retriever that is not lexical.
         owners: Document that each row is a passage of, ascending, int32 of the shape of `order`. A hit is then the best
             passage of its document. None if each row is a document.
     """
@@ -48,6 +48,11 @@ class SparseSlice:
     weights: LexicalWeights | None = None
     owners: NDArray[np.int32] | None = None
 
+    def __post_init__(self) -> None:
+        for name in ("order", "allowed", "owners"):  # the loops take read-only arrays
+            if (array := getattr(self, name)) is not None:
+                object.__setattr__(self, name, read_only(array))
+
     @property
     def values(self) -> NDArray[np.float32]:
         return self.postings.values if self.weights is None else self.weights.values
@@ -56,13 +61,20 @@ class SparseSlice:
     def impacts(self) -> Impacts:
         return self.postings.impacts if self.weights is None else self.weights.impacts
 
+    @property
+    def idf(self) -> NDArray[np.float64]:
+        return _NO_IDF if self.weights is None else self.weights.idf
+
+    def columns(self, terms: Sequence[str]) -> NDArray[np.int64]:
+        """The column of each term, or -1. `values` and `idf` are valid for these columns from now on."""
+        return self.postings.columns(terms) if self.weights is None else self.weights.columns(terms)
+
 
 def search(
     slices: Sequence[SparseSlice],
     queries: Sequence[SparseQuery],
     k: int,
     *,
-    statistics: TermStatistics | None = None,
     threads: int | None = None,
 ) -> list[list[Hits]]:
     """The exact best `k` documents of every slice for every query. Many threads may call it at the same time.
@@ -74,8 +86,6 @@ def search(
         slices: Segments to search.
         queries: Queries. Terms that no document has are ignored. A negative weight lowers the score of a document.
         k: Largest number of hits of a slice, at least 1.
-        statistics: Statistics whose idf the query weights are multiplied by. Default None: the weights are used as they
-            are.
         threads: Largest number of threads of this call. Default None: one for each core.
 
     Returns:
@@ -86,7 +96,7 @@ def search(
     """
     if k < 1:
         raise InvalidArgumentError(f"The number of hits must be at least 1, not {k}.")
-    batch = _Batch(queries, statistics)
+    batch = _Batch(queries)
     walks = [_Walk(slice, batch, min(k, slice.postings.documents)) for slice in slices]
     threads = threads or WORKERS
     work = [0]
@@ -106,12 +116,12 @@ def search(
 def explain(slice: SparseSlice, query: SparseQuery, rows: Iterable[int]) -> list[dict[str, float]]:
     """What each matched term adds to the score of each row, by term, in the order of the query.
 
-    The float32 sum of the values of a row, in order, is its score.
+    The query has its final weights. The float32 sum of the values of a row, in order, is its score.
     """
     postings = slice.postings
     wanted = np.fromiter(rows, np.int64)
     explained: list[dict[str, float]] = [{} for _ in wanted]
-    columns = postings.columns(query.terms)
+    columns = slice.columns(query.terms)
     for term, column, weight in zip(query.terms, columns.tolist(), query.weights, strict=True):
         if column < 0 or weight == 0:
             continue
@@ -125,8 +135,7 @@ def explain(slice: SparseSlice, query: SparseQuery, rows: Iterable[int]) -> list
 
 def score(slice: SparseSlice, query: SparseQuery, rows: NDArray[np.int64]) -> NDArray[np.float32]:
     """The scores of some rows, which are ascending, as in `search`. The query has its final weights."""
-    postings = slice.postings
-    columns = postings.columns(query.terms)
+    postings, columns = slice.postings, slice.columns(query.terms)
     return loops.score_rows(postings.indptr, postings.rows, slice.values, columns, query.weights, rows)
 
 
@@ -140,6 +149,8 @@ _ALL_ALLOWED = np.empty(0, dtype=np.bool_)
 _ALL_ALLOWED.flags.writeable = False
 _NO_OWNERS = np.empty(0, dtype=np.int32)
 _NO_OWNERS.flags.writeable = False
+_NO_IDF = np.empty(0, dtype=np.float64)
+_NO_WEIGHTS = np.empty(0, dtype=np.float32)
 
 
 class _Batch:
@@ -147,15 +158,17 @@ class _Batch:
 
     __slots__ = ("queries", "starts", "terms", "weights")
 
-    def __init__(self, queries: Sequence[SparseQuery], statistics: TermStatistics | None) -> None:
+    def __init__(self, queries: Sequence[SparseQuery]) -> None:
         self.queries = len(queries)
-        self.terms = [term for query in queries for term in query.terms]
-        weights = [weight for query in queries for weight in query.weights.tolist()]
-        if statistics is not None:
-            weights = list(map(mul, weights, statistics.idf(self.terms)))
-        self.weights = np.array(weights, dtype=np.float32)
-        lengths = accumulate([len(query.terms) for query in queries], initial=0)
-        self.starts = np.array(list(lengths), dtype=np.int64)
+        if len(queries) == 1:
+            self.terms: Sequence[str] = queries[0].terms
+            self.weights = np.array(queries[0].weights, dtype=np.float32)
+            self.starts = np.array((0, len(self.terms)), dtype=np.int64)
+            return
+        terms = [query.terms for query in queries]
+        self.terms = list(chain.from_iterable(terms))
+        self.weights = np.concatenate([_NO_WEIGHTS, *[query.weights for query in queries]], dtype=np.float32)
+        self.starts = np.array(list(accumulate(map(len, terms), initial=0)), dtype=np.int64)
 
 
 class _Walk:
@@ -165,7 +178,7 @@ class _Walk:
 
     def __init__(self, slice: SparseSlice, batch: _Batch, k: int) -> None:
         self._slice, self._batch, self._k = slice, batch, k
-        self._columns = slice.postings.columns(batch.terms)
+        self._columns = slice.columns(batch.terms)
         self._coded = loops.prepare(slice.impacts, self._columns, batch.queries)
         self._shared = np.zeros(batch.queries, dtype=np.int64)
         self._pieces: list[_Piece] = []
@@ -197,10 +210,7 @@ class _Walk:
     def hits(self) -> list[Hits]:
         """The hits of each query, after the search."""
         found = [
-            [
-                (of_query[:n], of_scores[:n])
-                for of_query, of_scores, n in zip(rows, scores, counts.tolist(), strict=True)
-            ]
+            [(rows[query, :n], scores[query, :n]) for query, n in enumerate(counts.tolist())]
             for rows, scores, counts in self._pieces
         ]
         if len(found) == 1:
@@ -230,10 +240,11 @@ class _Walk:
                 self._coded,
                 self._columns,
                 self._batch.weights,
+                slice.idf,
                 self._batch.starts,
-                read_only(slice.order),
-                read_only(_ALL_ALLOWED if slice.allowed is None else slice.allowed),
-                read_only(_NO_OWNERS if slice.owners is None else slice.owners),
+                slice.order,
+                _ALL_ALLOWED if slice.allowed is None else slice.allowed,
+                _NO_OWNERS if slice.owners is None else slice.owners,
                 first_query,
                 last_query,
                 first,

@@ -25,7 +25,7 @@ from hybridsearch.adapters.checks import (
 )
 from hybridsearch.adapters.memory import sparse
 from hybridsearch.adapters.memory.passages import Lazy, best_passages, find_documents, spans_of
-from hybridsearch.adapters.memory.postings import TermStatistics
+from hybridsearch.adapters.memory.postings import LexicalWeights, TermStatistics
 from hybridsearch.adapters.memory.segment import Mask, Segment, hash_ids
 from hybridsearch.adapters.memory.sparse import SparseSlice
 from hybridsearch.backends import Request, RetrieverSchema, Schema
@@ -35,7 +35,7 @@ from hybridsearch.errors import FilterError, InvalidArgumentError
 from hybridsearch.filters import Filter
 from hybridsearch.listing import Key, Order, in_order
 from hybridsearch.ranking import EMPTY, PassageScore, Ranking
-from hybridsearch.vectors import EncodedBatch, PassageSpans, SparseQuery, concat, take
+from hybridsearch.vectors import EncodedBatch, PassageSpans, concat, take
 from hybridsearch.weighting import BM25Weighting
 
 _REMEMBERED_FILTERS = 1000
@@ -112,6 +112,7 @@ class State:
         self.approximate = approximate
         self.documents = sum(view.documents for view in self.views)
         self._statistics: dict[str, TermStatistics] = {}
+        self._all_slices: dict[str, list[SparseSlice]] = {}
         self._checked: set[Filter] = set()
 
     def find(self, ids: Sequence[str]) -> list[tuple[int, int, int]]:
@@ -198,7 +199,7 @@ class State:
         if statistics is not None:
             query = statistics.weigh(query)
         explained: list[dict[str, float]] = [{} for _ in ids]
-        slices = self._slices(name, retriever, [query], None)
+        slices = self._slices(name, retriever, None)
         for position, number, row in self.find(ids):
             rows = self.views[number].segment.rows_of(name, np.array([row]))
             if len(rows) > 1:
@@ -222,8 +223,7 @@ class State:
             found = self._search_dense(name, vectors, k, filter, exact=requests[0].exact)
         else:
             queries = [sparse_query(request, retriever) for request in requests]
-            slices, statistics = self._slices(name, retriever, queries, filter), self._lexical(name, retriever)
-            found = sparse.search(slices, queries, k, statistics=statistics)
+            found = sparse.search(self._slices(name, retriever, filter), queries, k)
         rankings = [self._ranking(name, hits, k) for hits in found]
         if retriever.passages and requests[0].passages:
             return [self.listed(ranking, request) for ranking, request in zip(rankings, requests, strict=True)]
@@ -262,7 +262,7 @@ class State:
 
             return dense_scores
         query, statistics = sparse_query(request, retriever), self._lexical(name, retriever)
-        slices = self._slices(name, retriever, [query], None)
+        slices = self._slices(name, retriever, None)
         weighed = query if statistics is None else statistics.weigh(query)
 
         def sparse_scores(number: int, rows: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -314,21 +314,23 @@ class State:
         rows = segment.rows_of(name, found)
         return index.best(query, rows[index.norms[rows] > 0], k, order, segment.owners)
 
-    def _slices(
-        self, name: str, retriever: RetrieverSchema, queries: Sequence[SparseQuery], filter: Filter | None
-    ) -> list[SparseSlice]:
-        statistics = self._lexical(name, retriever)
-        slices = []
-        for view in self.views:
-            segment, weights = view.segment, None
-            if statistics is not None:
-                weights = segment.lexical_weights(name, statistics.weighting, statistics.average_length)
-                for query in queries:
-                    weights.ensure(query.terms)
-            owners = segment.owners if name in segment.reading else None
-            order, allowed = segment.order_of_rows(name), view.allowed(filter, name)
-            slices.append(SparseSlice(segment.postings(name), order, allowed, weights, owners))
-        return slices
+    def _slices(self, name: str, retriever: RetrieverSchema, filter: Filter | None) -> list[SparseSlice]:
+        if name not in self._all_slices:
+            self._all_slices[name] = [self._slice(name, retriever, view) for view in self.views]
+        slices = self._all_slices[name]
+        if filter is None:
+            return slices
+        return [
+            replace(slice, allowed=view.allowed(filter, name)) for slice, view in zip(slices, self.views, strict=True)
+        ]
+
+    def _slice(self, name: str, retriever: RetrieverSchema, view: View) -> SparseSlice:
+        """All documents of a view that are not deleted."""
+        segment, statistics = view.segment, self._lexical(name, retriever)
+        postings = segment.postings(name)
+        weights = None if statistics is None else LexicalWeights(postings, statistics)
+        owners = segment.owners if name in segment.reading else None
+        return SparseSlice(postings, segment.order_of_rows(name), view.allowed(None, name), weights, owners)
 
     def _lexical(self, name: str, retriever: RetrieverSchema) -> TermStatistics | None:
         """The statistics that BM25 needs. None for a retriever that is not lexical."""

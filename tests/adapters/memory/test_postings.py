@@ -359,14 +359,16 @@ def test_lexical_weights_equal_the_formula_in_double_precision(variant: str) -> 
     matrix = csr_array(random_array((300, 40), density=0.2, rng=rng, dtype=np.float32))
     matrix.data = np.ceil(matrix.data * 5).astype(np.float32)
     postings = Postings.from_vectors(vectors_of(matrix))
-    average, k1, b, delta = 17.3, 1.4, 0.6, 0.7
+    k1, b, delta = 1.4, 0.6, 0.7
     own = {"delta": delta} if variant in ("bm25l", "bm25+") else {}
-    weights = LexicalWeights(postings, BM25Weighting(variant=variant, k1=k1, b=b, **own), average)
-    weights.ensure(["t5", "unknown", "t1"])
-    weights.ensure(postings.terms)
+    weighting = BM25Weighting(variant=variant, k1=k1, b=b, **own)
+    weights = LexicalWeights(postings, TermStatistics([(postings, None)], weighting))
+    assert weights.columns(["t5", "unknown", "t1"]).tolist() == [5, -1, 1]
+    weights.columns(postings.terms)
 
     csc = matrix.astype(np.float64).tocsc()
     lengths = matrix.astype(np.float64).sum(axis=1)
+    average = lengths.mean()
     frequency, length = csc.data, lengths[csc.indices]
     norm = 1 - b + b * length / average
     formula = {
@@ -385,17 +387,18 @@ def test_lexical_weights_do_not_depend_on_when_and_with_what_they_are_asked_for(
     matrix = random_matrix(500, 30, 0.3)
     matrix.data = np.ceil(matrix.data)
     postings = Postings.from_vectors(vectors_of(matrix))
-    weighting = BM25Weighting()
-    at_once = LexicalWeights(postings, weighting, 11.7)
-    at_once.ensure(postings.terms)
-    one_by_one = LexicalWeights(postings, weighting, 11.7)
+    statistics = TermStatistics([(postings, None)], BM25Weighting())
+    at_once = LexicalWeights(postings, statistics)
+    at_once.columns(postings.terms)
+    one_by_one = LexicalWeights(postings, statistics)
     for term in reversed(postings.terms):
-        one_by_one.ensure([term])
+        one_by_one.columns([term])
     monkeypatch.setattr(postings_module, "_PIECE", 100)
-    in_chunks = LexicalWeights(postings, weighting, 11.7)
-    in_chunks.ensure(postings.terms)
-    assert np.array_equal(at_once.values, one_by_one.values)
-    assert np.array_equal(at_once.values, in_chunks.values)
+    in_chunks = LexicalWeights(postings, statistics)
+    in_chunks.columns(postings.terms)
+    for other in (one_by_one, in_chunks):
+        assert np.array_equal(at_once.values, other.values)
+        assert np.array_equal(at_once.idf, other.idf)
 
 
 def test_term_statistics_count_the_live_documents_of_all_segments() -> None:
@@ -419,24 +422,39 @@ def test_a_term_of_deleted_documents_only_has_no_idf() -> None:
     assert TermStatistics([], BM25Weighting()).idf(["t1"]) == [0.0]
 
 
-def test_searching_with_statistics_equals_searching_with_weighed_queries() -> None:
-    matrix = random_matrix(400, 20, 0.2)
-    slice_ = SparseSlice(Postings.from_vectors(vectors_of(matrix)), np.arange(400, dtype=np.int32))
-    statistics = TermStatistics([(slice_.postings, None)], BM25Weighting())
+@pytest.mark.parametrize("documents", [400, 20_000])
+def test_searching_by_lexical_weights_equals_searching_their_values_with_weighed_queries(documents: int) -> None:
+    matrix = random_matrix(documents, 20, 0.2)
+    postings, order = Postings.from_vectors(vectors_of(matrix)), np.arange(documents, dtype=np.int32)
+    statistics = TermStatistics([(postings, None)], BM25Weighting())
+    weights = LexicalWeights(postings, statistics)
+    weights.columns(postings.terms)
+    plain = Postings(postings.indptr, postings.rows, weights.values.copy(), postings.lengths, postings.vocabulary)
     queries = random_queries(5, 20, 6)
-    found = search([slice_], queries, 30, statistics=statistics)
-    weighed = search([slice_], [statistics.weigh(query) for query in queries], 30)
-    assert [as_lists(hits) for (hits,) in found] == [as_lists(hits) for (hits,) in weighed]
+    weighed = search([SparseSlice(plain, order)], [statistics.weigh(query) for query in queries], 30)
+    slice_ = SparseSlice(postings, order, weights=LexicalWeights(postings, statistics))
+    for _ in range(3):  # the first searches have no codes and no rows of values
+        found = search([slice_], queries, 30)
+        assert [as_lists(hits) for (hits,) in found] == [as_lists(hits) for (hits,) in weighed]
 
 
-def test_search_uses_the_weights_of_a_slice() -> None:
-    matrix = csr_array(np.array([[1], [4]], dtype=np.float32))
-    postings = Postings.from_vectors(vectors_of(matrix))
-    weights = LexicalWeights(postings, BM25Weighting(), 2.5)
-    weights.ensure(["t0"])
-    assert weights.values.tolist() != postings.values.tolist()
-    slice_ = SparseSlice(postings, np.arange(2, dtype=np.int32), None, weights)
-    query = SparseQuery(("t0",), np.ones(1, dtype=np.float32))
-    ((hits,),) = search([slice_], [query], 2)
-    assert as_lists(hits) == ([1, 0], weights.values.tolist()[::-1])
-    assert explain(slice_, query, [0]) == [{"t0": weights.values.tolist()[0]}]
+def test_an_explanation_has_the_weights_of_a_slice() -> None:
+    postings = Postings.from_vectors(vectors_of(csr_array(np.array([[1], [4]], dtype=np.float32))))
+    weights = LexicalWeights(postings, TermStatistics([(postings, None)], BM25Weighting()))
+    slice_ = SparseSlice(postings, np.arange(2, dtype=np.int32), weights=weights)
+    (contributions,) = explain(slice_, SparseQuery(("t0",), np.ones(1, np.float32)), [0])
+    assert contributions == {"t0": weights.values.tolist()[0]} != {"t0": postings.values.tolist()[0]}
+
+
+def test_a_weight_that_becomes_infinite_changes_no_document_without_the_term() -> None:
+    matrix = csr_array(np.array([[1, 1], [0, 1], [1, 0]], dtype=np.float32))
+    postings, order = Postings.from_vectors(vectors_of(matrix)), np.arange(3, dtype=np.int32)
+    weights = LexicalWeights(postings, TermStatistics([(postings, None)], BM25Weighting(variant="bm25+")))
+    weights.columns(postings.terms)
+    weights.idf[0] = 1e30
+    query = SparseQuery(("t0", "t1"), np.array([1e30, 1], dtype=np.float32))
+    with np.errstate(over="ignore"):
+        for _ in range(3):
+            ((hits,),) = search([SparseSlice(postings, order, weights=weights)], [query], 3)
+            assert hits[0].tolist() == [0, 2, 1]
+            assert np.isfinite(hits[1][2])
