@@ -13,7 +13,7 @@ from hybridsearch.cli.terminal import console_on, print_json, print_plain
 
 @app.command(cls=Verb, rich_help_panel=CHECKING)
 def optimize(
-    model: Annotated[str, arg("MODEL", f"Dense model, sparse model or cross-encoder. {MODELS}")],
+    model: Annotated[str, arg("MODEL", f"Dense, sparse or late-interaction model, or cross-encoder. {MODELS}")],
     data: Annotated[
         str,
         of_documents(

@@ -25,6 +25,7 @@ from hybridsearch.evaluation.datasets import Dataset
 from hybridsearch.evaluation.experiment import evaluate
 from hybridsearch.evaluation.samples import first_sentences, spread
 from hybridsearch.rerank.cross_encoder import CrossEncoderReranker
+from hybridsearch.rerank.late_interaction import LateInteraction
 from hybridsearch.search import HybridSearch
 from hybridsearch.tables import Grid
 
@@ -36,7 +37,7 @@ REPORT = "optimization.json"
 _MEASURED = 1000  # documents of which vectors are compared
 _TIMED = 128  # documents or pairs that are timed
 _QUERIES = 100  # queries that are asked, if there are no judgements
-_CANDIDATES = 50  # documents that a reranker reads for each query
+_CANDIDATES = 50  # documents that are reranked for each query
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +48,16 @@ class Optimization:
         model: Name of the model as it was given.
         folder: Folder with the new model.
         calibrated: Number of texts or pairs that the number ranges were taken from.
-        cosine: Smallest cosine of a text's two vectors. None for a reranker.
-        mean_cosine: Mean of these cosines. None for a reranker.
+        cosine: Smallest cosine of the two vectors of a text, or of a token for a late-interaction model. None for a
+            cross-encoder.
+        mean_cosine: Mean of these cosines. None for a cross-encoder.
+        correlation: Correlation (Pearson) of the two scores of the documents that are reranked, each less the mean of
+            its query. None for a model that does not rerank, or if all scores of a query are the same.
         overlap: Mean share of the first ten hits of fp32 that are also first ten hits of int8.
         queries: Number of queries that were asked.
         ndcg: nDCG@10 of fp32 and of int8. None if there are no judgements.
         speed: How many times as many documents a second as fp32.
-        query_speed: How many times as fast a single query is. For a reranker, a query with 50 documents.
+        query_speed: How many times as fast a single query is. For a cross-encoder, a query with 50 documents.
     """
 
     model: str
@@ -61,6 +65,7 @@ class Optimization:
     calibrated: int
     cosine: float | None
     mean_cosine: float | None
+    correlation: float | None
     overlap: float
     queries: int
     ndcg: tuple[float, float] | None
@@ -76,6 +81,8 @@ class Optimization:
         rows += [("single queries", f"{self.query_speed:.2f} times as fast as fp32")]
         if self.cosine is not None:
             rows += [("cosine with fp32", f"smallest {self.cosine:.4f}, mean {self.mean_cosine:.4f}")]
+        if self.correlation is not None:
+            rows += [("scores of fp32", f"correlation {self.correlation:.4f}")]
         rows += [("first ten hits", f"{self.overlap:.1%} are those of fp32 ({self.queries:,} queries)")]
         if self.ndcg is not None:
             rows += [("nDCG@10", f"{self.ndcg[1]:.4f}, fp32 {self.ndcg[0]:.4f}")]
@@ -93,10 +100,12 @@ def optimize(
     """Write a copy of a model that also computes in int8, and measure what int8 costs and gives.
 
     The model is quantised after training by nncf, on texts of yours. OpenVINO runs the result on a CPU. `Dense`,
-    `Sparse`, `CrossEncoderReranker` and every verb take the folder, and use int8 if no precision is given.
+    `Sparse`, `LateInteraction`, `CrossEncoderReranker` and every verb take the folder, and use int8 if no precision is
+    given.
 
     Args:
-        model: Folder of a dense model, a sparse model or a reranker, or its name on the Hugging Face hub.
+        model: Folder of a dense model, a sparse model, a late-interaction model or a cross-encoder, or its name on the
+            Hugging Face hub.
         data: Documents as they will be searched, or a data set. With a data set, its queries are asked and its
             judgements are used. Without it, each query is the first sentence of a document.
         output: Folder to write. It must be new or empty.
@@ -123,14 +132,12 @@ def optimize(
     folder = find_model(str(model), "SentenceTransformer", revision)
     family = family_of(folder)
     if family is None:
-        raise InvalidArgumentError(f"The model in {folder} is neither dense, nor sparse, nor a reranker.")
-    if family == "MultiVectorEncoder":
         raise InvalidArgumentError(
-            f"The model in {folder} is a late-interaction model, which optimize cannot make: give it precision='bf16' "
-            "or 'auto' instead."
+            f"The model in {folder} is a language model: give a dense, sparse or late-interaction model or a "
+            "cross-encoder."
         )
     queries = dict(dataset.queries) if dataset else first_sentences(documents, _QUERIES)
-    shutil.copytree(folder, place, dirs_exist_ok=True)
+    shutil.copytree(folder, place, dirs_exist_ok=True, ignore=shutil.ignore_patterns("checkpoints", "negatives"))
     try:
         used = spread([one.content for one in documents], texts)
         inputs: Sequence[Any] = used
@@ -141,9 +148,14 @@ def optimize(
     except BaseException:
         shutil.rmtree(place)
         raise
-    measure = _measure_reranker if family == "CrossEncoder" else _measure_encoder
+    measures: Mapping[Family, Callable[..., dict[str, Any]]] = {
+        "SentenceTransformer": _measure_encoder,
+        "SparseEncoder": _measure_encoder,
+        "MultiVectorEncoder": _measure_late_interaction,
+        "CrossEncoder": _measure_cross_encoder,
+    }
     exact, fast = _encoder(family, folder), _encoder(family, place)
-    found = measure(exact, fast, documents, queries, dataset)
+    found = measures[family](exact, fast, documents, queries, dataset)
     result = Optimization(str(model), str(place), len(inputs), queries=len(queries), **found)
     (place / REPORT).write_text(json.dumps(result.to_dict(), indent=1) + "\n", encoding="utf-8")
     return result
@@ -153,6 +165,7 @@ def _encoder(family: Family, folder: Path) -> Any:
     makers: Mapping[Family, Callable[..., Any]] = {
         "SentenceTransformer": Dense,
         "SparseEncoder": Sparse,
+        "MultiVectorEncoder": LateInteraction,
         "CrossEncoder": CrossEncoderReranker,
     }
     return makers[family](folder, device="cpu")
@@ -166,37 +179,73 @@ def _measure_encoder(
         search.index(documents)
     some = [one.content for one in spread(documents, _MEASURED)]
     ours, theirs = (_rows(one.encode_documents(some)) for one in (fast, exact))
-    lengths = np.sqrt(_products(ours, ours) * _products(theirs, theirs))
-    cosines = _products(ours, theirs)[lengths > 0] / lengths[lengths > 0]
     timed, question = [one.content for one in spread(documents, _TIMED)], next(iter(queries.values()))
     with no_cache():
         speed = _speed(lambda one: one.encode_documents(timed), exact, fast, 2)
         query_speed = _speed(lambda one: one.encode_queries([question]), exact, fast, 20)
     return {
-        "cosine": float(cosines.min()),
-        "mean_cosine": float(cosines.mean()),
+        **_cosines(ours, theirs),
+        "correlation": None,
         **_hits(searches, queries, dataset),
         "speed": speed,
         "query_speed": query_speed,
     }
 
 
-def _measure_reranker(
+def _measure_late_interaction(
     exact: Any, fast: Any, documents: list[Document], queries: Mapping[str, str], dataset: Dataset | None
 ) -> dict[str, Any]:
-    searches = [HybridSearch({"bm25": BM25()}, reranker=one) for one in (exact, fast)]
-    for search in searches:
-        search.index(documents)
+    some = [exact.text_of(one) for one in spread(documents, _TIMED)]
+    ours, theirs = (np.concatenate(one.vectors(some, "document")) for one in (fast, exact))
     question = next(iter(queries.values()))
-    some = spread(documents, _CANDIDATES)
+    return {
+        **_cosines(ours, theirs),
+        **_reranked(exact, fast, documents, queries, dataset),
+        "speed": _speed(lambda one: one.vectors(some, "document"), exact, fast, 2),
+        "query_speed": _speed(lambda one: one.vectors([question], "query"), exact, fast, 20),
+    }
+
+
+def _measure_cross_encoder(
+    exact: Any, fast: Any, documents: list[Document], queries: Mapping[str, str], dataset: Dataset | None
+) -> dict[str, Any]:
+    question, some = next(iter(queries.values())), spread(documents, _CANDIDATES)
     speed = _speed(lambda one: one.rerank([question], [some]), exact, fast, 3)
     return {
         "cosine": None,
         "mean_cosine": None,
-        **_hits(searches, queries, dataset),
+        **_reranked(exact, fast, documents, queries, dataset),
         "speed": speed,
         "query_speed": speed,
     }
+
+
+def _reranked(
+    exact: Any, fast: Any, documents: list[Document], queries: Mapping[str, str], dataset: Dataset | None
+) -> dict[str, Any]:
+    """The correlation of the scores of two rerankers over the first documents of BM25, and `_hits`.
+
+    The mean of each query is taken away from its scores, so that only differences between documents count.
+    """
+    searches = [HybridSearch({"bm25": BM25()}, reranker=one) for one in (exact, fast)]
+    for search in searches:
+        search.index(documents)
+    found = [search.search_many(list(queries.values()), top_k=_CANDIDATES) for search in searches]
+    deviations = []
+    for ours, theirs in zip(*found, strict=True):
+        scores = {hit.id: hit.score for hit in theirs}
+        pairs = np.array([(hit.score, scores[hit.id]) for hit in ours]).reshape(-1, 2)
+        deviations.append(pairs - pairs.mean(axis=0) if len(pairs) else pairs)
+    both = np.concatenate(deviations)
+    correlation = float(np.corrcoef(both.T)[0, 1]) if both.any(axis=0).all() else None
+    return {"correlation": correlation, **_hits(searches, queries, dataset)}
+
+
+def _cosines(ours: Any, theirs: Any) -> dict[str, float]:
+    """The smallest and the mean cosine of the rows of two matrices. Rows of zeros do not count."""
+    lengths = np.sqrt(_products(ours, ours) * _products(theirs, theirs))
+    cosines = _products(ours, theirs)[lengths > 0] / lengths[lengths > 0]
+    return {"cosine": float(cosines.min()), "mean_cosine": float(cosines.mean())}
 
 
 def _hits(searches: Sequence[HybridSearch], queries: Mapping[str, str], dataset: Dataset | None) -> dict[str, Any]:

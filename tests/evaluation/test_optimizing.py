@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 import hybridsearch as hs
+from hybridsearch.cli.app import app
 from hybridsearch.errors import FingerprintMismatchError, InvalidArgumentError
 from hybridsearch.evaluation.optimizing import Optimization
 
@@ -65,6 +68,94 @@ def test_an_index_of_int8_takes_int8_only(made: tuple[Path, Optimization], tmp_p
         assert {*search.search("propeller", top_k=2).ids} == {"propeller 0", "propeller 1"}
     with hs.open(tmp_path / "index", precision="fp32") as search, pytest.raises(FingerprintMismatchError, match="int8"):
         search.search("propeller")
+
+
+@pytest.fixture(scope="module")
+def of_cross_encoder(minilm: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Optimization]:
+    """Of a cross-encoder from MiniLM that was trained on each query with a right and a wrong document."""
+    rows = [
+        {"query": query, "text": document.content, "label": int(document.title == subject)}
+        for place, (subject, query) in enumerate(DATASET.queries.items())
+        for document in (DOCUMENTS[2 * place], DOCUMENTS[2 * place - 2])
+    ]
+    settings = hs.TrainingSettings(epochs=4, batch_size=8, max_length=48, learning_rate=1e-4)
+    folder = tmp_path_factory.mktemp("trained")
+    hs.train_reranker(minilm, rows, folder / "model", settings=settings, show_progress_bar=False)
+    return folder / "fast", hs.optimize(folder / "model", DATASET, folder / "fast", texts=8)
+
+
+@pytest.fixture(scope="module")
+def of_sparse(splade: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Optimization]:
+    folder = tmp_path_factory.mktemp("sparse") / "fast"
+    return folder, hs.optimize(splade, DATASET, folder, texts=8)
+
+
+@pytest.fixture(scope="module")
+def of_late_interaction(minilm: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Optimization]:
+    """Of a late-interaction model that has the token vectors of MiniLM."""
+    folder = tmp_path_factory.mktemp("late")
+    hs.LateInteraction(minilm).model.get().save_pretrained(str(folder / "model"))
+    return folder / "fast", hs.optimize(folder / "model", DATASET, folder / "fast", texts=8)
+
+
+@pytest.mark.slow
+def test_a_cross_encoder_gives_nearly_the_same_scores(of_cross_encoder: tuple[Path, Optimization]) -> None:
+    folder, result = of_cross_encoder
+    assert result.cosine is result.mean_cosine is None
+    assert result.correlation is not None
+    assert 0.8 < result.correlation < 1
+    assert 0.8 < result.overlap <= 1
+    assert result.ndcg is not None
+    assert result.ndcg[1] == pytest.approx(result.ndcg[0], abs=0.1)
+    assert not (folder / "checkpoints").exists()  # they are not part of the model
+
+
+@pytest.mark.slow
+def test_a_sparse_model_finds_nearly_the_same(of_sparse: tuple[Path, Optimization]) -> None:
+    _, result = of_sparse
+    assert result.cosine is not None
+    assert 0.9 < result.cosine < 1
+    assert result.correlation is None
+    assert 0.8 < result.overlap <= 1
+
+
+def test_a_late_interaction_model_has_nearly_the_same_token_vectors_and_scores(
+    of_late_interaction: tuple[Path, Optimization],
+) -> None:
+    folder, result = of_late_interaction
+    assert result.cosine is not None
+    assert result.mean_cosine is not None
+    assert 0.7 < result.cosine < result.mean_cosine < 1
+    assert result.correlation is not None
+    assert 0.9 < result.correlation < 1
+    fast, exact = hs.LateInteraction(folder), hs.LateInteraction(folder, precision="fp32")
+    ours, theirs = (np.concatenate(one.vectors([DOCUMENTS[0].content], "document")) for one in (fast, exact))
+    assert result.cosine - 0.01 < (ours * theirs).sum(axis=1).min() < 1
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param("of_sparse", marks=pytest.mark.slow),
+        pytest.param("of_cross_encoder", marks=pytest.mark.slow),
+        "of_late_interaction",
+    ],
+)
+def test_verbs_take_the_folder(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    folder = request.getfixturevalue(kind)[0]
+    rows = [{"_id": one.id, "title": one.title, "text": one.text} for one in DOCUMENTS]
+    texts, index = tmp_path / "corpus.jsonl", tmp_path / "index"
+    texts.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    retrievers = f"bm25,sparse={folder}" if kind == "of_sparse" else "bm25"
+    reranking = {"of_cross_encoder": ["--rerank", f"{folder}"], "of_late_interaction": ["--rerank", f"late={folder}"]}
+    for command in (
+        ["index", texts, "--index", index, "--retrievers", retrievers],
+        ["search", index, "flutter", "--top-k", "2", *reranking.get(kind, [])],
+    ):
+        done = CliRunner().invoke(app, [str(part) for part in command])
+        assert done.exit_code == 0, done.output
+    assert "flutter 0" in done.output
+    assert "flutter 1" in done.output
 
 
 def test_data_and_folders_that_are_not_usable_are_refused(minilm: str, tmp_path: Path) -> None:
