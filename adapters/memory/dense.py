@@ -12,7 +12,7 @@ import mmap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from itertools import pairwise
+from itertools import pairwise, repeat
 from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
@@ -45,8 +45,11 @@ _PART = 128
 _SELECTIVE = 8
 """If fewer than one row in this many is allowed, the codes of the allowed rows are copied first."""
 
-_MANY = 256
-"""If so many more than `2 * k` rows may be hits, they are scored approximately first, because that is faster."""
+_FEW = 1 << 20
+"""If the allowed rows have at most so many numbers, their codes are not read, because the bounds would save no time."""
+
+_MANY = 128
+"""If a quarter of so many more than `1.25 * k` rows may be hits, they are scored approximately first."""
 
 _LOWEST = np.finfo(np.float32).min
 """A number that each upper bound of a row that may be a hit exceeds."""
@@ -169,7 +172,7 @@ class DenseMatrix:
             owners: Number of the document that each row is a passage of, ascending, shape (rows,). Default None: each
                 row is a document.
         """
-        rows = self._rows(allowed, owners)
+        rows = self._rows(allowed, owners, len(queries))
         found = []
         block = max(1, _SCORES // max(1, len(rows.norms)))
         for start in range(0, len(queries), block):
@@ -186,25 +189,34 @@ class DenseMatrix:
             return self.search(queries, k, order, live)
         return [self.best(query, self.graph.search(query, k, live), k, order) for query in queries]
 
-    def _rows(self, allowed: NDArray[np.bool_] | None, owners: NDArray[np.int32] | None) -> _Rows:
+    def _rows(self, allowed: NDArray[np.bool_] | None, owners: NDArray[np.int32] | None, queries: int) -> _Rows:
+        """The rows that a search of some queries reads. The codes of allowed rows are copied once for all queries."""
         if allowed is None or np.count_nonzero(allowed) * _SELECTIVE >= len(allowed):
             return _Rows(self.codes, self.norms, allowed, owners)
         numbers = np.flatnonzero(allowed)
         own = None if owners is None else owners[numbers]
-        return _Rows(self.codes.take(numbers), self.norms[numbers], None, own, numbers)
+        few = len(numbers) * self.array.shape[1] * min(queries, 4) <= _FEW
+        return _Rows(None if few else self.codes.take(numbers), self.norms[numbers], None, own, numbers)
 
     def _near(self, queries: NDArray[np.float32], k: int, rows: _Rows) -> Iterator[NDArray[np.int64]]:
         """The rows that may be among the best `k` of each query. With owners, those of the best `k` owners."""
-        coded = CodedQueries.of(queries, self.metric, self._longest)
-        uppers, floors = rows.bounds(coded, max(1, min(k, len(rows.norms))))
-        for query, upper, floor, bounded in zip(queries, uppers, floors, coded.bounded.tolist(), strict=True):
+        for query, bounded in zip(queries, self._bounded(queries, k, rows), strict=True):
             if not query.any():
                 yield np.empty(0, dtype=np.int64)
                 continue
-            near = np.flatnonzero(upper >= floor) if bounded else rows.possible
-            if len(near) > 2 * k + _MANY:
-                near = near[self._nearer(query, rows, near, k)]
+            many = 4 * len(bounded) > 5 * k + _MANY
+            near = bounded[self._nearer(query, rows, bounded, k)] if many else bounded
             yield near if rows.numbers is None else rows.numbers[near]
+
+    def _bounded(self, queries: NDArray[np.float32], k: int, rows: _Rows) -> Iterator[NDArray[np.int64]]:
+        """The rows that may be among the best by the bounds of their codes."""
+        if rows.codes is None:
+            yield from repeat(rows.possible, len(queries))
+            return
+        coded = CodedQueries.of(queries, self.metric, self._longest)
+        uppers, floors = rows.bounds(rows.codes, coded, max(1, min(k, len(rows.norms))))
+        for upper, floor, bounded in zip(uppers, floors, coded.bounded.tolist(), strict=True):
+            yield np.flatnonzero(upper >= floor) if bounded else rows.possible
 
     def _nearer(self, query: NDArray[np.float32], rows: _Rows, near: NDArray[np.int64], k: int) -> NDArray[np.bool_]:
         """A mask of the rows in `near` that may be among the best `k`, by float64 sums in any order.
@@ -223,7 +235,7 @@ class DenseMatrix:
         if rows.owners is not None:
             lowers = np.maximum.reduceat(lowers, np.flatnonzero(np.diff(rows.owners[near], prepend=-1)))
         least = np.partition(lowers, len(lowers) - k)[len(lowers) - k] if len(lowers) > k else -np.inf
-        return scores + margins >= least
+        return ~(scores + margins < least)  # a damaged vector stays, so that it is noticed
 
     def score(self, query: NDArray[np.float32], rows: NDArray[np.integer]) -> NDArray[np.float64]:
         """The exact scores of some rows, in their order. They are right for rows of zeros, too, which are no hits."""
@@ -268,14 +280,14 @@ class _Rows:
     """The rows that a search reads.
 
     Attributes:
-        codes: Codes of the rows.
+        codes: Codes of the rows. None if the rows are so few that codes would save no time.
         norms: Lengths of the rows.
         allowed: Mask of the rows that may be hits. None allows all rows.
         owners: Document that each row is a passage of, ascending. None if each row is a document.
         numbers: Numbers of the rows in the matrix, ascending. None if these are all its rows.
     """
 
-    codes: Codes
+    codes: Codes | None
     norms: NDArray[np.float32]
     allowed: NDArray[np.bool_] | None
     owners: NDArray[np.int32] | None
@@ -286,14 +298,14 @@ class _Rows:
         """The rows that may be hits."""
         return np.flatnonzero(self.norms > 0 if self.allowed is None else self.allowed & (self.norms > 0))
 
-    def bounds(self, queries: CodedQueries, k: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def bounds(self, codes: Codes, queries: CodedQueries, k: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Upper bounds of all scores, shape (queries, rows), and the smallest number that a hit's bound must reach.
 
         That is the k-th largest lower bound. With owners, it is the k-th largest among the best of each owner.
         """
         number, rows = len(queries.values), len(self.norms)
         uppers = np.empty((number, rows), dtype=np.float32)
-        parts = threads.WORKERS if self.codes.values.size * number > _WORTH_SHARING else 1
+        parts = threads.WORKERS if codes.values.size * number > _WORTH_SHARING else 1
         cuts = [rows * part // parts for part in range(parts + 1)]
         if self.owners is not None and parts > 1:  # no document is in two parts
             cuts[1:-1] = np.searchsorted(self.owners, self.owners[cuts[1:-1]]).tolist()
@@ -301,7 +313,7 @@ class _Rows:
         floors = np.full((max(1, len(ranges)), number, k), -np.inf, dtype=np.float32)
         threads.run(
             [
-                partial(loops.bound, self.codes, self.norms, self.allowed, self.owners, queries, *range, uppers, floor)
+                partial(loops.bound, codes, self.norms, self.allowed, self.owners, queries, *range, uppers, floor)
                 for range, floor in zip(ranges, floors, strict=False)
             ]
         )

@@ -143,7 +143,8 @@ def test_hits_and_scores_are_to_the_last_bit_those_of_scoring_all_rows(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loops._fetcher, "kernels", compiled_loops if compiled else None)
         patch.setattr(dense, "_WORTH_SHARING", 0 if parts > 1 else 1 << 40)
-        patch.setattr(dense, "_MANY", data.draw(st.sampled_from([0, 256])))
+        patch.setattr(dense, "_MANY", data.draw(st.sampled_from([0, 128])))
+        patch.setattr(dense, "_FEW", data.draw(st.sampled_from([0, 1 << 20])))
         patch.setattr(dense.threads, "WORKERS", parts)
         found = matrix.search(queries, k, order, allowed, owners)
     possible = np.flatnonzero(array.any(axis=1) & (True if allowed is None else allowed))
@@ -160,7 +161,7 @@ def test_each_score_is_between_its_bounds(seed: int, kind: str, kind_of_queries:
     norms = np.linalg.norm(array.astype(np.float64), axis=1)
     coded = CodedQueries.of(queries, metric, float(norms.max()) * 1.001)
     matrix = DenseMatrix.from_vectors(DenseVectors(array, metric))
-    uppers, _ = matrix._rows(None, None).bounds(coded, 1)
+    uppers, _ = matrix._rows(None, None, 1).bounds(matrix.codes, coded, 1)
     for query, upper, factors, bounded in zip(queries, uppers, coded.factors, coded.bounded.tolist(), strict=True):
         if not bounded or not query.any():
             continue
@@ -184,7 +185,7 @@ def test_bounds_hold_where_they_are_reached(seed: int, sign: int, metric: Metric
     if length < 1e-6:
         return
     matrix = DenseMatrix.from_vectors(DenseVectors(array, metric))
-    uppers, floors = matrix._rows(None, None).bounds(CodedQueries.of(query, metric, 100.0), 1)
+    uppers, floors = matrix._rows(None, None, 1).bounds(matrix.codes, CodedQueries.of(query, metric, 100.0), 1)
     score = float(
         (array.astype(np.float64) * query).sum() - (metric == "euclidean") * (array.astype(float) ** 2).sum() / 2
     )
@@ -197,18 +198,20 @@ def test_few_rows_are_scored_in_float32() -> None:
     array = random_matrix(20_000, 384)
     array /= np.linalg.norm(array, axis=1, keepdims=True)
     matrix = DenseMatrix.from_vectors(DenseVectors(array))
-    [rows] = matrix._near(array[:1] + array[1:2], 100, matrix._rows(None, None))
+    [rows] = matrix._near(array[:1] + array[1:2], 100, matrix._rows(None, None, 1))
     assert 100 <= len(rows) < 300
 
 
-@pytest.mark.parametrize("stored", [True, False])
-def test_a_damaged_vector_is_an_error_that_says_so(stored: bool) -> None:
-    matrix = DenseMatrix.from_vectors(DenseVectors(random_matrix(5, 3)))
+@pytest.mark.parametrize(("stored", "rows", "k"), [(True, 5, 5), (False, 5, 5), (True, 1000, 2)])
+def test_a_damaged_vector_is_an_error_that_says_so(stored: bool, rows: int, k: int) -> None:
+    """Of 1,000 rows, 100 are allowed. So few are scored approximately at once, which must not hide the damage."""
+    matrix = DenseMatrix.from_vectors(DenseVectors(random_matrix(rows, 3)))
     if stored:
         matrix.arrays()  # makes the codes
     matrix.array[2, 1] = np.nan
+    allowed = np.arange(rows) < 100
     with pytest.raises(IndexCorruptedError, match="contains NaN"):
-        matrix.search(random_matrix(1, 3), 5, np.arange(5, dtype=np.int32), None)
+        matrix.search(random_matrix(1, 3), k, np.arange(rows, dtype=np.int32), allowed)
 
 
 def test_all_zero_rows_and_queries_are_no_hits() -> None:
