@@ -93,8 +93,9 @@ FusionName = Annotated[
     str | None,
     of_search(
         "NAME",
-        "Fusion that merges the rankings: rrf, minmax, zscore, adaptive, or a file that `hybridsearch tune --save` "
-        "wrote. Default: the fusion of the index (rrf, unless the index was made with another one).",
+        "Fusion that merges the rankings: rrf, minmax, zscore, adaptive, or a file that `hybridsearch tune --save` or "
+        "`hybridsearch calibrate --save` wrote. Default: the fusion of the index (rrf, unless the index was made with "
+        "another one).",
         "--fusion",
         callback=_checked_fusion,
     ),

@@ -56,7 +56,7 @@ def calibrate(
     more weight if its documents are better. The judge must not be one of the
     retrievers. The table has the strength of each retriever: how far its
     first ten documents are above the mean, in standard deviations of the
-    grades.
+    grades. Fewer than 50 queries often leave the weights near equal.
 
     \bExamples:
       hybridsearch calibrate papers --queries q.txt --judge MODEL --save judged.json

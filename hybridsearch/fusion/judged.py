@@ -48,6 +48,9 @@ TOP = 10
 RESAMPLES = 200
 """Number of resamples of the queries. The mean of their best weights is known to a tenth of its standard error."""
 
+FEWEST = 50
+"""Number of queries below which the weights often stay near equal, because little is known."""
+
 _WEIGHTINGS = 500
 """Largest number of sets of weights that are tried."""
 
@@ -192,7 +195,9 @@ class JudgedFusion(Fusion):
             for one in [self.strengths.get(name)]
         ]
         title = f"{number_of(self.queries, 'query', 'queries')}, judged by {self.judge or 'an unknown judge'}"
-        return rich_tables([Grid(title, ["retriever", "share of weight", "strength", "graded"], rows)])
+        few = f"Fewer than {FEWEST} queries often leave the weights near equal. {FEWEST} to 500 are recommended."
+        notes = [few] if self.strengths and self.queries < FEWEST else []
+        return rich_tables([Grid(title, ["retriever", "share of weight", "strength", "graded"], rows, notes)])
 
     def __repr__(self) -> str:
         about = f", queries={self.queries}, judge={self.judge!r}" if self.strengths else ""

@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 import hybridsearch as hs
 from hybridsearch.cli import app
 from hybridsearch.errors import InvalidArgumentError
+from hybridsearch.tables import as_text
 
 QUERIES = ["rocket engine", "garden soil", "wing lift", "engine oil"]
 TEXTS = {
@@ -119,6 +120,18 @@ def test_one_retriever_needs_no_calibration() -> None:
         hs.calibrate(hs.HybridSearch({"bm25": hs.BM25()}), QUERIES, words)
 
 
+def test_only_few_queries_are_named_as_few() -> None:
+    rankings = [
+        {"a": hs.Ranking.from_scores({f"{n}": 2.0, "x": 1.0}), "b": hs.Ranking.from_scores({"x": 1.0})}
+        for n in range(50)
+    ]
+    grades = [{f"{n}": 1.0, "x": 0.0} for n in range(50)]
+    few, enough = (hs.JudgedFusion.calibrated(rankings[:n], grades[:n]) for n in (49, 50))
+    assert "Fewer than 50 queries" in as_text(few.__rich__(), 200)
+    assert "Fewer than 50 queries" not in as_text(enough.__rich__(), 200)
+    assert "Fewer than 50 queries" not in as_text(hs.JudgedFusion({"a": 1, "b": 2}).__rich__(), 200)
+
+
 def test_the_verb_prints_a_table_and_saves_the_fusion(tmp_path: Path) -> None:
     place = tmp_path / "index"
     with hs.HybridSearch({"bm25": hs.BM25(), "chars": hs.CharNGrams()}, place) as search:
@@ -135,6 +148,7 @@ def test_the_verb_prints_a_table_and_saves_the_fusion(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "judged by people: anna" in result.output
     assert "bm25" in result.output
+    assert "Fewer than 50 queries often leave the weights near equal. 50 to 500" in " ".join(result.output.split())
     assert json.loads(saved.read_text())["type"] == "judged"
     found = CliRunner().invoke(app, ["search", str(place), "wing lift", "--fusion", str(saved), "--json"])
     assert found.exit_code == 0, found.output
