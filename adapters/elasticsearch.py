@@ -173,8 +173,6 @@ class ElasticsearchBackend(LuceneBackend):
         vector: NDArray[np.float32],
         k: int,
         filter: Json | None,
-        *,
-        listed: bool,
     ) -> Json:
         candidates = min(max(k, self._ef_search), _DEEPEST)
         clause: dict[str, Json] = {"field": path, "query_vector": vector, "k": k, "num_candidates": candidates}

@@ -28,7 +28,7 @@ _SPACES = {"cosine": "cosinesimil", "dot": "innerproduct", "euclidean": "l2"}
 _DEEPEST = 10_000  # hits of a k-NN query; a deeper search is answered exactly
 _KNN, _NEURAL = "opensearch-knn", "opensearch-neural-search"
 _FULL_DISTRIBUTION = "opensearch-ml"  # this plugin comes with the distribution that has the native libraries
-_SEISMIC_SINCE, _DERIVES_SINCE, _EXPANDS_SINCE = (3, 3), (3, 0), (2, 19)
+_SEISMIC_SINCE, _DERIVES_SINCE = (3, 3), (3, 0)
 _COMPRESSION = {"lucene": {"int8": "4x"}, "faiss": {"fp16": "2x", "binary": "32x"}}
 _OVERSAMPLED = 3  # candidates of quantized vectors for one hit
 
@@ -175,12 +175,6 @@ class OpenSearchBackend(LuceneBackend):
                 f"OpenSearch at {self.address} has no plugin {_KNN}, which dense vectors need: install it on every "
                 f"node (bin/opensearch-plugin install {_KNN}), or use no dense retriever."
             )
-        approximate = self.approximate_dense and server.version < _EXPANDS_SINCE
-        if approximate and any(r.kind == "dense" and r.passages for r in schema.retrievers.values()):
-            raise BackendError(
-                f"OpenSearch at {self.address} is version {server}, but dense passages need {dotted(_EXPANDS_SINCE)} "
-                "or newer: upgrade the server, or use dense='exact'."
-            )
         if self._two_phase and _NEURAL not in server.plugins:
             raise BackendError(
                 f"OpenSearch at {self.address} has no plugin {_NEURAL}, which two_phase needs: install it on every "
@@ -251,8 +245,6 @@ class OpenSearchBackend(LuceneBackend):
         vector: NDArray[np.float32],
         k: int,
         filter: Json | None,
-        *,
-        listed: bool,
     ) -> Json:
         if self.approximate_dense and k <= _DEEPEST:
             clause: dict[str, Json] = {"vector": vector, "k": k}
@@ -262,15 +254,16 @@ class OpenSearchBackend(LuceneBackend):
                 clause["method_parameters"] = {"ef_search": self._ef_search}
             if filter is not None:
                 clause["filter"] = filter
-            if listed:
-                clause["expand_nested_docs"] = True  # else only the best passage of each document is a hit
             return {"knn": {path: clause}}
         return self.exact_clause(path, retriever, vector, None if retriever.passages else filter)
 
-    def scoring_clause(self, path: str, retriever: RetrieverSchema, vector: NDArray[np.float32]) -> Json | None:
-        # Of quantized vectors, the search scores only one passage of each document again, or with `expand_nested_docs`
-        # none.
-        return self.exact_clause(path, retriever, vector) if "quantization" in self._options else None
+    def scoring_clause(
+        self, path: str, retriever: RetrieverSchema, vector: NDArray[np.float32], *, listed: bool
+    ) -> Json | None:
+        # Of quantized vectors, the search scores only one passage of each document again. To list passages, the server
+        # does the whole search again, which takes longer than to compare the few vectors of the documents.
+        again = self.approximate_dense and (listed or "quantization" in self._options)
+        return self.exact_clause(path, retriever, vector) if again else None
 
     def exact_clause(
         self, path: str, retriever: RetrieverSchema, vector: NDArray[np.float32], filter: Json | None = None

@@ -661,8 +661,8 @@ class Counted(Backend, Protocol):
 class Lister(Backend, Protocol):
     """A backend that lists the passages of a few documents much faster than the passages of all hits of a search.
 
-    If `HybridSearch` shows only some of the candidates, it searches without passages. It then reads the documents that
-    it needs by `fetch_passages`.
+    If `HybridSearch` shows only some of the candidates, or if a retriever reads whole documents, it searches without
+    passages. It then reads the documents that it needs by `fetch_passages`.
     """
 
     def fetch_passages(

@@ -200,12 +200,15 @@ class Plan:
         """The plan that asks for what `merge` needs.
 
         The first documents of a single retriever are the first hits, if the fusion keeps their order.
-        If `merge` shows only some of the candidates, it asks a `Lister` for their passages, so they are left out here.
+        Passages are left out here if `merge` asks a `Lister` for them: if it shows only some of the candidates, or if a
+        retriever reads whole documents, because documents that only this retriever finds have no passages yet.
         """
         shown = self.selection.depth(self.top_k, 0 if self.reranker is None else self.reranker.top_k)
         if self.exact and shown is not None and shown < self.depth and not self.passages and len(self.retrievers) == 1:
             return replace(self, depth=shown) if self.fusion.keeps_order else self
-        later = self.passages and isinstance(self.backend, Lister) and shown is not None and shown < self.depth
+        if not self.passages or shown is None or not isinstance(self.backend, Lister):
+            return self
+        later = shown < self.depth or len(self.passages) < len(self.retrievers)
         return replace(self, passages=()) if later else self
 
     def _at_once(self) -> bool:

@@ -206,6 +206,24 @@ def test_a_retriever_may_read_whole_documents(make: Make) -> None:
         assert (only.passages, only.passage) == ((), None)
 
 
+@pytest.mark.parametrize("candidates", [2, 100])
+def test_a_server_is_asked_twice_if_a_retriever_reads_whole_documents(
+    make: Make, monkeypatch: pytest.MonkeyPatch, candidates: int
+) -> None:
+    near = [hs.Document(f"near{number}", "how to the out") for number in range(2)]
+    search = make([LONG, *near], passages=hs.Passages(size=40, whole=("bm25",)))
+    backend: Any = search.backend
+    asked: list[str] = []
+    for name in ("search", "fetch_passages"):
+        method = getattr(backend, name, None)
+        if method is None:
+            return  # an embedded engine lists passages at no cost
+        monkeypatch.setattr(backend, name, lambda *of, name=name, method=method: asked.append(name) or method(*of))
+    found = search.search("how to lift the key out", 2, candidates=candidates)
+    assert {len(hit.passages) for hit in found} <= {1, 3}
+    assert asked == ["search", "fetch_passages"]
+
+
 def test_a_document_that_only_a_retriever_of_whole_documents_found_is_read_at_its_best_passage(make: Make) -> None:
     near = [hs.Document(f"near{number}", "how to the out") for number in range(2)]  # BM25 leaves out these words
     search = make([LONG, *near], passages=hs.Passages(size=40, whole=("bm25",)), candidates=2)

@@ -92,13 +92,11 @@ class Dialect(ABC):
         vector: NDArray[np.float32],
         k: int,
         filter: Json | None,
-        *,
-        listed: bool,
     ) -> Json:
         """The query for the nearest `k` documents that `filter` lets through.
 
         If the retriever reads passages, this is the query within the `nested` query. The filter speaks of documents and
-        may be left to the search around it. `listed` tells whether each hit lists its passages.
+        may be left to the search around it.
         """
 
     @abstractmethod
@@ -110,8 +108,13 @@ class Dialect(ABC):
         Its scores are those of `dense_clause`.
         """
 
-    def scoring_clause(self, path: str, retriever: RetrieverSchema, vector: NDArray[np.float32]) -> Json | None:
-        """The query that scores the passages of the documents that `dense_clause` finds. None if that scores them."""
+    def scoring_clause(
+        self, path: str, retriever: RetrieverSchema, vector: NDArray[np.float32], *, listed: bool
+    ) -> Json | None:
+        """The query that scores the passages of the documents that `dense_clause` finds. None if that scores them.
+
+        `listed` tells whether each hit lists its passages.
+        """
         return None
 
     @abstractmethod

@@ -17,10 +17,9 @@ pytest.importorskip("elasticsearch", reason="pip install 'hybridsearch[elasticse
 
 import hybridsearch as hs
 from hybridsearch.adapters.lucene.backend import LuceneBackend
-from hybridsearch.adapters.lucene.dialect import Server
 from hybridsearch.adapters.lucene.wire.channel import Call, Channel
 from hybridsearch.backends import Kind, Request, RetrieverSchema, Schema
-from hybridsearch.errors import BackendError, InvalidArgumentError
+from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.filters import Filter
 from hybridsearch.places import connect
 from hybridsearch.ranking import PassageScore, Ranking
@@ -427,20 +426,6 @@ def test_seismic_is_refused_for_passages(lucene_names: Callable[[str, str], str]
     with pytest.raises(InvalidArgumentError, match=r"finds whole documents.*whole=\('sparse',\)"):
         backend.create(SCHEMA)
     backend.create(schema_of(("lexical", "whole-sparse")))
-    backend.close()
-
-
-def test_dense_passages_need_a_server_that_lists_them(
-    lucene_names: Callable[[str, str], str], opensearch_url: str
-) -> None:
-    old = Server((2, 18, 0), frozenset({"opensearch-knn"}))
-    for dense, schema in (("hnsw", schema_of(("lexical", "whole-dense"))), ("exact", SCHEMA)):
-        backend = connect(lucene_names(opensearch_url, "old"), {"dense": dense})
-        backend.check_server(old, schema)  # type: ignore[attr-defined]
-        backend.close()
-    backend = connect(lucene_names(opensearch_url, "old"), {"dense": "hnsw"})
-    with pytest.raises(BackendError, match=r"2\.18\.0, but dense passages need 2\.19"):
-        backend.check_server(old, SCHEMA)  # type: ignore[attr-defined]
     backend.close()
 
 

@@ -87,6 +87,7 @@ class _Question:
     weights: Mapping[str, float] = field(default_factory=dict)
     fields: tuple[str, ...] = ("id",)  # fields that each hit contains
     by_id: bool = False  # whether the engine must order ties by id
+    given: bool = False  # whether the filter names the documents, so that none must be found
 
     @property
     def path(self) -> str:
@@ -130,7 +131,7 @@ class Searcher:
         They come with one `_msearch`. The stamps of all hits tell which passages are of another version.
         """
         questions = [
-            replace(question, fields=("id", STAMP), filter={"terms": {"id": list(ids[question.position])}})
+            replace(question, fields=("id", STAMP), filter={"terms": {"id": list(ids[question.position])}}, given=True)
             for question in (
                 self._question(place, replace(request, k=len(ids[place]), filter=None))
                 for place, request in enumerate(requests)
@@ -396,14 +397,14 @@ class Searcher:
                 path, retriever, vector, None if retriever.passages else question.filter
             )
             return by_best_passage(clause, listed) if retriever.passages else clause
-        scoring = self._dialect.scoring_clause(path, retriever, vector) if retriever.passages else None
-        expanded = listed > 0 and scoring is None
-        clause = self._dialect.dense_clause(path, retriever, vector, k, question.filter, listed=expanded)
+        clause = self._dialect.dense_clause(path, retriever, vector, k, question.filter)
         if not retriever.passages:
             return clause
+        scoring = self._dialect.scoring_clause(path, retriever, vector, listed=listed > 0)
         if scoring is None:
             return by_best_passage(clause, listed)
-        return {"bool": {"must": [by_best_passage(clause, boost=0), by_best_passage(scoring, listed)]}}
+        found = [] if question.given else [by_best_passage(clause, boost=0)]
+        return {"bool": {"must": [*found, by_best_passage(scoring, listed)]}}
 
     def _verdict(self, question: _Question, response: Json) -> Ranking | _Question:
         """The ranking, or the question that must be asked next."""
