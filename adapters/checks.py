@@ -55,9 +55,23 @@ def dense_query(request: Request, retriever: RetrieverSchema) -> NDArray[np.floa
     return query.astype(np.float32, copy=False)
 
 
+def multi_query(request: Request, retriever: RetrieverSchema) -> NDArray[np.float32]:
+    """The query vectors, of shape (vectors, dimensions). Raises InvalidArgumentError if they have another shape."""
+    name, query, dimensions = request.retriever, request.query, retriever.dimensions
+    if not isinstance(query, np.ndarray) or query.ndim != 2 or query.shape[1] != dimensions:
+        given = f"an array of shape {query.shape}" if isinstance(query, np.ndarray) else type(query).__name__
+        raise InvalidArgumentError(
+            f"Retriever {name!r} is multi_vector and takes a float32 array of shape (vectors, {dimensions}), not "
+            f"{given}."
+        )
+    if not np.isfinite(query).all():
+        raise InvalidArgumentError(f"The query of retriever {name!r} holds NaN or infinity.")
+    return query.astype(np.float32, copy=False)
+
+
 def check_explained(request: Request, retriever: RetrieverSchema) -> None:
     """Raises InvalidArgumentError if the retriever's scores are not sums over terms that we know."""
-    if retriever.kind in ("dense", "text"):
+    if retriever.kind in ("dense", "multi_vector", "text"):
         raise InvalidArgumentError(
             f"Retriever {request.retriever!r} is {retriever.kind}. Only lexical and sparse scores have terms."
         )
@@ -84,6 +98,13 @@ def check_dense(name: str, retriever: RetrieverSchema) -> tuple[int, Metric]:
     if not retriever.dimensions or not retriever.metric:
         raise InvalidArgumentError(f"The dense retriever {name!r} needs dimensions and a metric in its schema.")
     return retriever.dimensions, retriever.metric
+
+
+def check_multi_vector(name: str, retriever: RetrieverSchema) -> int:
+    """The dimensions of a multi-vector retriever. Raises InvalidArgumentError if the schema lacks them."""
+    if not retriever.dimensions:
+        raise InvalidArgumentError(f"The multi-vector retriever {name!r} needs dimensions in its schema.")
+    return retriever.dimensions
 
 
 def check_open(closed: bool) -> None:

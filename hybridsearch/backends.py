@@ -18,14 +18,23 @@ from hybridsearch.filters import Filter
 from hybridsearch.listing import Key, Order
 from hybridsearch.messages import number_of
 from hybridsearch.ranking import PassageScore, Ranking
-from hybridsearch.vectors import DenseVectors, EncodedBatch, Metric, QueryVector
+from hybridsearch.vectors import (
+    DenseVectors,
+    EncodedBatch,
+    Metric,
+    MultiVectors,
+    QueryVector,
+    SparseVectors,
+    Vectors,
+)
 
-Kind: TypeAlias = Literal["lexical", "sparse", "dense", "text"]
+Kind: TypeAlias = Literal["lexical", "sparse", "dense", "multi_vector", "text"]
 """Kind of a retriever.
 
 - `"lexical"`: its vectors are term frequencies, and the backend computes their weights.
 - `"sparse"`: its vectors are weights.
 - `"dense"`: its vectors are dense.
+- `"multi_vector"`: it has several dense vectors for each text, and the score is their MaxSim (late interaction).
 - `"text"`: it has no vectors. The engine analyses and scores `Document.content`.
 """
 
@@ -98,7 +107,7 @@ class RetrieverSchema:
         fingerprint: Fingerprint of the encoder.
         encoder: Arguments from which `hs.open` makes the encoder again: `{"type": registered name, **constructor
             arguments}`. None for an encoder that only the caller can make.
-        dimensions: Number of dimensions of dense vectors, else None.
+        dimensions: Number of dimensions of dense vectors or multi-vectors, else None.
         metric: Metric of dense vectors, else None.
         weighting: Arguments of `hybridsearch.weighting.BM25Weighting` for a lexical retriever,
             `{"analyzer": ..., "k1": ..., "b": ...}` for a text retriever, else None.
@@ -237,8 +246,13 @@ def check_batch(batch: EncodedBatch, schema: Schema) -> None:
                 f"Retriever {name!r} reads {reads}, but it has {number_of(len(vectors), 'vector')} for "
                 f"{number_of(len(batch), 'document')} and {number_of(len(batch.passages or ()), 'passage')}."
             )
-        if isinstance(vectors, DenseVectors) != (retriever.kind == "dense"):
+        if not isinstance(vectors, _TYPES.get(retriever.kind, SparseVectors)):
             raise InvalidArgumentError(f"Retriever {name!r} is {retriever.kind}, but got {type(vectors).__name__}.")
+        if isinstance(vectors, MultiVectors) and vectors.array.shape[1] != retriever.dimensions:
+            raise InvalidArgumentError(
+                f"Retriever {name!r} has token vectors of {retriever.dimensions} dimensions, but got "
+                f"{vectors.array.shape[1]}."
+            )
         if isinstance(vectors, DenseVectors):
             given = (int(vectors.array.shape[1]), vectors.metric)
             if given != (retriever.dimensions, retriever.metric):
@@ -274,12 +288,19 @@ def check_schema(schema: Schema, backend: Backend) -> None:
     if lacking:
         rest = [name for name in schema.retrievers if name not in lacking]
         way_out = f"leave them out with retrievers={rest!r} (--retrievers {','.join(rest)})"
-        text = any(schema.retrievers[name].kind == "text" for name in lacking)
+        instead = {
+            "text": ", or use hs.BM25() for BM25",
+            "multi_vector": ", or use hs.LateInteraction as the reranker (--rerank late=MODEL)",
+        }
+        others = "".join(dict.fromkeys(instead.get(schema.retrievers[name].kind, "") for name in lacking))
         raise BackendError(
             f"The engine stores {', '.join(sorted(kinds))} retrievers only, not "
             f"{', '.join(f'{name!r} ({schema.retrievers[name].kind})' for name in lacking)}: "
-            f"{way_out if rest else 'choose another engine'}{', or use hs.BM25() for BM25' if text else ''}."
+            f"{way_out if rest else 'choose another engine'}{others}."
         )
+
+
+_TYPES: Mapping[Kind, type[Vectors]] = {"dense": DenseVectors, "multi_vector": MultiVectors}
 
 
 def _names(names: Iterable[str]) -> str:
@@ -342,7 +363,7 @@ class Capabilities:
     exact_on_request: bool = False
     finds_more: Mapping[Kind, str] = field(default_factory=dict)
     score_tolerance: Mapping[Kind, float] = field(
-        default_factory=lambda: {"lexical": 1e-6, "sparse": 1e-6, "dense": 1e-6}
+        default_factory=lambda: {"lexical": 1e-6, "sparse": 1e-6, "dense": 1e-6, "multi_vector": 1e-6}
     )
     atomic_batches: bool = True
     live_average: bool = True
@@ -414,11 +435,12 @@ class Backend(Protocol):
         """Answer all requests in one round trip.
 
         Equal scores are ordered by document id, also at the cut. Lexical and sparse retrievers return only documents
-        with a score above 0. A document whose dense vector is all zero is never a hit. A query whose dense vector is
-        all zero has no hits.
+        with a score above 0. A document whose dense vector is all zero is never a hit, nor is one without
+        multi-vectors. A query whose dense vectors are all zero has no hits.
 
         The score of a document is that of its best passage if the retriever reads passages. Its passages with a score
-        above 0 (dense: with a vector that is not all zero) can be listed, see `Request.passages`.
+        above 0 (dense: with a vector that is not all zero, multi-vectors: with a vector) can be listed, see
+        `Request.passages`.
 
         Returns:
             One ranking for each request, in the order of `requests`.

@@ -19,7 +19,7 @@ from hybridsearch.encoders import Encoder, encode
 from hybridsearch.feedback import RM3, Expansion, Feedback, Planned, Weights, largest, weights_of
 from hybridsearch.passages import with_passages
 from hybridsearch.ranking import Ranking
-from hybridsearch.vectors import DenseVectors, EncodedBatch, QueryVector, Vectors, take
+from hybridsearch.vectors import EncodedBatch, QueryVector, SparseVectors, Vectors, take
 
 Part: TypeAlias = tuple[str, tuple[int, int] | None]
 """Id of a document and the span of its best passage. The span is None if the retriever reads whole documents."""
@@ -198,7 +198,7 @@ def _is_word(term: str) -> bool:
 
 def _term_weights(vectors: Vectors) -> list[dict[str, float]]:
     """The weights of the terms of each row."""
-    if isinstance(vectors, DenseVectors):
+    if not isinstance(vectors, SparseVectors):
         return []
     terms, matrix = vectors.vocabulary.terms, vectors.matrix
     columns, values = matrix.indices.tolist(), matrix.data.tolist()

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from hybridsearch.arguments import number, shown, whole_number
 from hybridsearch.backends import Backend, Counted, RetrieverSchema
 from hybridsearch.errors import BackendError, InvalidArgumentError, NoRetrieverError
-from hybridsearch.vectors import DenseVectors, QueryVector, SparseQuery, Vectors
+from hybridsearch.vectors import DenseVectors, QueryVector, SparseQuery, SparseVectors, Vectors
 
 _SHOWN = 20
 """Number of added terms in the text of an explanation."""
@@ -188,6 +188,8 @@ class Rocchio:
             length = float(np.linalg.norm(vector)) if documents.metric == "cosine" else 1.0
             moved: NDArray[np.float32] = (vector / (length or 1.0)).astype(np.float32)
             return moved
+        if not isinstance(documents, SparseVectors):
+            raise TypeError("Rocchio needs dense or sparse vectors.")  # `fits` says so before
         sums = np.asarray(documents.matrix.sum(axis=0, dtype=np.float64)) / len(documents)
         found = np.flatnonzero(sums)
         terms = [documents.vocabulary.terms[column] for column in found.tolist()]

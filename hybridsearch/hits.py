@@ -127,6 +127,8 @@ class Explanation:
         blend: Weight of the fused score in the score after reranking. 0 if the reranker's score decides alone.
         matches: Token of the document that is most similar to each token of the query, for a late-interaction reranker.
             Empty without one, and if the document was not reranked.
+        token_matches: The same by retriever, for late-interaction retrievers that have the document in their ranking.
+            If the retriever reads passages, the tokens are of the passage that it ranks best.
         passages: Passages of the document that were found, best first. Empty for an index without passages.
         boosts: Factor that each boost gave the score, by the boost's name.
         likeness: Most similar hit that MMR put before this hit. None without MMR.
@@ -155,10 +157,12 @@ class Explanation:
     notes: tuple[str, ...] = ()
     blend: float = 0.0
     matches: tuple[TokenMatch, ...] = ()
+    token_matches: Mapping[str, tuple[TokenMatch, ...]] = field(default_factory=dict)
     feedback: Mapping[str, Expansion] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Convert the explanation to a dict that JSON can hold."""
+        of_retrievers = {name: [asdict(one) for one in found] for name, found in self.token_matches.items() if found}
         return {
             "query": self.query,
             "id": self.id,
@@ -173,6 +177,7 @@ class Explanation:
             **_selected_to_dict(self),
             **({"blend": self.blend} if self.blend else {}),
             **({"matches": [asdict(one) for one in self.matches]} if self.matches else {}),
+            **({"token_matches": of_retrievers} if of_retrievers else {}),
             **({"notes": list(self.notes)} if self.notes else {}),
             **({"feedback": {name: one.to_dict() for name, one in self.feedback.items()}} if self.feedback else {}),
         }
@@ -212,14 +217,21 @@ class Explanation:
             yield f"  {name}: {place}"
             if terms := self.terms.get(name):
                 yield "    " + ", ".join(f"{term} {weight:.3f}" for term, weight in terms.items())
+            if found := self.token_matches.get(name):
+                yield f"    {_pairs_of_words(found)}"
             if expansion := self.feedback.get(name):
                 yield from (f"    {line}" for line in expansion.lines())
         if self.matches:
-            sums: dict[tuple[str, str], float] = {}  # by words, which have several tokens
-            for one in self.matches:
-                sums[one.query, one.document] = sums.get((one.query, one.document), 0.0) + one.weight
-            yield "  reranker: " + ", ".join(f"{ours} ~ {theirs} {sum:.3f}" for (ours, theirs), sum in sums.items())
+            yield f"  reranker: {_pairs_of_words(self.matches)}"
         yield from (f"  Note: {note}" for note in self.notes)
+
+
+def _pairs_of_words(matches: Sequence[TokenMatch]) -> str:
+    """The sum of the weights of each pair of words, which have several tokens, as text."""
+    sums: dict[tuple[str, str], float] = {}
+    for one in matches:
+        sums[one.query, one.document] = sums.get((one.query, one.document), 0.0) + one.weight
+    return ", ".join(f"{ours} ~ {theirs} {weight:.3f}" for (ours, theirs), weight in sums.items())
 
 
 class _Origin:  # is no dataclass, because asdict would copy its parts

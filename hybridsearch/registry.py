@@ -51,6 +51,7 @@ _REGISTERED: dict[Kind, dict[str, _Registered]] = {
         "chars": _Registered("hybridsearch.encoders.char_ngrams:CharNGrams"),
         "sparse": _Registered("hybridsearch.encoders.sparse:Sparse"),
         "dense": _Registered("hybridsearch.encoders.dense:Dense"),
+        "late-interaction": _Registered("hybridsearch.rerank.late_interaction:LateInteraction"),
         "native": _Registered("hybridsearch.encoders.native:NativeBM25"),
         "haystack": _Registered("hybridsearch.integrations.haystack:EmbeddingsEncoder", "haystack"),
     },

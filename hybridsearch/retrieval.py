@@ -39,7 +39,7 @@ from hybridsearch.side_by_side import in_a_thread, in_tasks, in_threads
 from hybridsearch.snippets import Finder
 from hybridsearch.vectors import QueryVector, SparseQuery, TextQuery
 
-_LIKENESS: Final = ("dense", "sparse", "lexical", "text")
+_LIKENESS: Final = ("dense", "multi_vector", "sparse", "lexical", "text")
 """The kinds of retrievers in the order in which their vectors are taken to compare documents."""
 
 PASSAGES: Final = 3
@@ -339,11 +339,12 @@ class Plan:
         for i, query in enumerate(queries):
             requests = {name: answers.requests[name][i] for name in answers.rankings}
             matches, words = (self._matched_by(name, query, found[i], candidates[i]) for name in ("matches", "words"))
-            explain = partial(self._explain, query, requests, matches, answers.expansions_of(i))
+            tokens = partial(self._matched_tokens, query, requests, by_query[i])
+            explain = partial(self._explain, query, requests, matches, tokens, answers.expansions_of(i))
             chosen = chooser.choose(candidates[i], partial(self._similarities, found[i]))
             page = chosen[chooser.offset :][:top_k]
             own = {name: of_retriever[i].query for name, of_retriever in answers.asked.items()}
-            finder = Finder(requests, self.encoder, partial(matched_terms, self.backend), words, own)
+            finder = Finder(requests, self.encoder, partial(matched_terms, self.backend), words, own, query)
             hits = make_hits(page, chooser.offset, fused[i], tops[i], explain, found[i].lazily, finder)
             notes = of_all + answers.notes_of(i) if query.strip() else [BLANK]
             if gone := len(tops[i]) - len(candidates[i]):
@@ -483,11 +484,27 @@ class Plan:
         documents = {one.document.id: one.document for one in candidates if one.reranker_score is not None}
         return lambda id: matches(query, documents[id], found.spans(id, read)) if id in documents else ()
 
+    def _matched_tokens(
+        self, query: str, requests: Mapping[str, Request], rankings: Mapping[str, Ranking], hit: Hit
+    ) -> dict[str, tuple[TokenMatch, ...]]:
+        """What the retrievers of late interaction matched in a hit, by name. They read its best passage."""
+        found = {}
+        for name in hit.retrievers:
+            asked = requests[name].query
+            if isinstance(asked, np.ndarray) and asked.ndim == 2:
+                best = (rankings[name].passages or {}).get(hit.id, ())[:1]
+                matches = matched_tokens(
+                    self.encoder(name), query, hit.document, [(one.start, one.end) for one in best]
+                )
+                found.update({name: matches} if matches else {})
+        return found
+
     def _explain(
         self,
         query: str,
         requests: Mapping[str, Request],
         matches: Callable[[str], tuple[TokenMatch, ...]] | None,
+        tokens: Callable[[Hit], dict[str, tuple[TokenMatch, ...]]],
         expansions: Mapping[str, Expansion],
         hits: Sequence[Hit],
     ) -> list[Explanation]:
@@ -512,10 +529,19 @@ class Plan:
                 grouped=hit.grouped,
                 blend=0.0 if hit.reranker_score is None else getattr(self.reranker, "blend", 0.0),
                 matches=() if matches is None else matches(hit.id),
+                token_matches=tokens(hit),
                 feedback=expansions,
             )
             for hit in hits
         ]
+
+
+def matched_tokens(
+    encoder: Encoder, query: str, document: Document, spans: Sequence[tuple[int, int]] = ()
+) -> tuple[TokenMatch, ...]:
+    """What a retriever of late interaction matched in some spans of a document. Empty for another encoder."""
+    matches: Callable[..., tuple[TokenMatch, ...]] | None = getattr(encoder, "matches", None)
+    return () if matches is None else matches(query, document, spans)
 
 
 def filter_notes(backend: Backend, filter: Filter | None, known: set[Condition]) -> list[str]:

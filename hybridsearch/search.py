@@ -39,7 +39,7 @@ from hybridsearch.places import Recipe, connected, place_name
 from hybridsearch.ranking import Ranking
 from hybridsearch.readers import Table
 from hybridsearch.rerank import MMR, Boost, Reranker
-from hybridsearch.retrieval import Plan, all_matched_terms, filter_notes
+from hybridsearch.retrieval import Plan, all_matched_terms, filter_notes, matched_tokens
 from hybridsearch.selection import Selection
 
 CONFIGURED: Final = "configured"
@@ -651,9 +651,13 @@ class HybridSearch:
         requests = {name: of[0] for name, of in answers.requests.items()}
         found = all_matched_terms(self._backend, requests, {name: [id] for name in requests})
         terms = {name: of_retriever[id] for name, of_retriever in found.items()}
-        notes, fed_back = tuple(answers.notes_of(0)), answers.expansions_of(0)
-        fusion = repr(self.fusion)
-        return Explanation(query, id, {}, terms, fusion, None, None, None, None, notes=notes, feedback=fed_back)
+        tokens = {name: matched_tokens(self._encoders.given[name], query, document) for name in requests}
+        return Explanation(
+            *(query, id, {}, terms, repr(self.fusion), None, None, None, None),
+            token_matches={name: matches for name, matches in tokens.items() if matches},
+            notes=tuple(answers.notes_of(0)),
+            feedback=answers.expansions_of(0),
+        )
 
     # Saving, refreshing and closing
 

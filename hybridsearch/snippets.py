@@ -47,7 +47,7 @@ class Highlight:
         start: First character of the span in `Document.text`.
         end: Character after the last character of the span.
         weight: Part of the score that the term added. It is 0 if the term adds only to another passage of the document.
-            For a dense retriever, it is the score of the sentence.
+            For a dense retriever, it is the score of the sentence. For late interaction, it is a similarity.
         retriever: Name of the retriever, or "reranker" for a late-interaction reranker.
         term: Term, dimension or word of the query that the word matched. None for a dense retriever, which finds a
             sentence.
@@ -151,6 +151,7 @@ class Finder:
         matched: Function that gives the words of a document that the reranker matched. None if it does not tell.
         own: Queries as they were before feedback changed them, by the name of a retriever with feedback. Terms that
             feedback added are found only in documents that have no term of these queries.
+        query: Text of the query, which late-interaction retrievers read again.
 
     Attributes:
         hits: All hits of the query, in order. They are set after the hits are made.
@@ -163,9 +164,10 @@ class Finder:
         explain: Explained,
         matched: Callable[[str], Sequence[TokenMatch]] | None = None,
         own: Mapping[str, QueryVector] | None = None,
+        query: str = "",
     ) -> None:
         self._requests, self._encoder, self._explain, self._matched = requests, encoder, explain, matched
-        self._own = own or {}
+        self._own, self._query = own or {}, query
         self._known: dict[tuple[str, bool], tuple[Highlight, ...]] = {}
         self.hits: Sequence[Found] = ()
 
@@ -191,7 +193,9 @@ class Finder:
             if not of_retriever:
                 continue
             query = self._own.get(name, request.query)
-            if isinstance(query, np.ndarray):
+            if isinstance(query, np.ndarray) and query.ndim == 2:
+                lists = self._similar_words(name, of_retriever) if models else []
+            elif isinstance(query, np.ndarray):
                 lists = self._sentences(name, query, of_retriever) if models else []
             else:
                 lists = self._words(name, request, of_retriever, models=models)
@@ -199,17 +203,19 @@ class Finder:
                 together[hit.id].update(found)
         for id, highlights in together.items():
             if models and self._matched is not None:
-                common = frozenset[str]().union(*map(self._stop_words, self._requests))
-                highlights.update(
-                    Highlight(one.start, one.end, one.weight, RERANKER, one.query)
-                    for one in self._matched(id)
-                    if one.start is not None and one.end is not None
-                    if common.isdisjoint((one.query.casefold(), one.document.casefold()))
-                )
+                highlights.update(self._highlights(RERANKER, self._matched(id)))
             self._known[id, models] = tuple(sorted(highlights, key=_order))
 
+    def _highlights(self, name: str, matches: Sequence[TokenMatch]) -> Iterator[Highlight]:
+        """The words that late interaction matched, without the stop words of the BM25 retrievers."""
+        common = frozenset[str]().union(*map(self._stop_words, self._requests))
+        for one in matches:
+            shown = common.isdisjoint((one.query.casefold(), one.document.casefold()))
+            if shown and one.start is not None and one.end is not None:
+                yield Highlight(one.start, one.end, one.weight, name, one.query)
+
     def _stop_words(self, name: str) -> frozenset[str]:
-        """The words that a BM25 retriever leaves out, so that a reranker of the same search does not show them."""
+        """The words that a BM25 retriever leaves out, so that late interaction does not show them."""
         found: frozenset[str] = getattr(self._encoder(name), "stop_words", frozenset())
         return found
 
@@ -228,6 +234,17 @@ class Finder:
         return [
             [Highlight(first + a, first + b, of_hit.get(term, 1.0), name, term) for a, b, term in places]
             for (first, _), of_hit, places in zip(spans, weights, located, strict=True)
+        ]
+
+    def _similar_words(self, name: str, hits: Sequence[Found]) -> list[list[Highlight]]:
+        """The words that a retriever of late interaction matched with words of the query."""
+        words = getattr(self._encoder(name), "words", None)
+        if words is None:
+            return []
+        whole = [hit.span == (0, len(hit.document.text)) for hit in hits]
+        return [
+            list(self._highlights(name, words(self._query, hit.document, () if of_all else [hit.span])))
+            for hit, of_all in zip(hits, whole, strict=True)
         ]
 
     def _sentences(self, name: str, query: NDArray[np.float32], hits: Sequence[Found]) -> list[list[Highlight]]:

@@ -13,7 +13,7 @@ import pytest
 from fuzzing import SIZES, count_answers, mutated, value
 
 import hybridsearch as hs
-from hybridsearch.backends import Capabilities, Request, Schema
+from hybridsearch.backends import Capabilities, Fingerprint, Request, RetrieverSchema, Schema, check_schema
 from hybridsearch.documents import Document
 from hybridsearch.errors import BackendError, HybridSearchError, InvalidArgumentError
 from hybridsearch.filters import Filter
@@ -137,6 +137,12 @@ def test_a_kind_of_retriever_that_an_engine_does_not_store_is_refused_before_any
     with pytest.raises(BackendError, match=r"stores lexical retrievers only, not 'native' \(text\).*\['bm25'\]"):
         search.index(DOCUMENTS)
     assert backend.schema is None
+
+
+def test_an_engine_without_late_interaction_says_that_it_can_rerank() -> None:
+    late = RetrieverSchema("multi_vector", Fingerprint("late-interaction", {}), dimensions=4)
+    with pytest.raises(BackendError, match=r"'late' \(multi_vector\).*hs\.LateInteraction as the reranker"):
+        check_schema(Schema({"late": late}), Minimal())
 
 
 # Places and options

@@ -26,20 +26,29 @@ from hybridsearch.filters import Filter, holds
 from hybridsearch.listing import Key, Order, in_order, with_documents
 from hybridsearch.ranking import EMPTY, PassageScore, Ranking
 from hybridsearch.testing import BackendSuite
-from hybridsearch.testing.base import KINDS, Kinds, put
+from hybridsearch.testing.base import KINDS, TERM_KINDS, Kinds, put
 from hybridsearch.testing.filtering import ITEMS
 from hybridsearch.testing.listing import LISTED, ListingTests
 from hybridsearch.testing.oracles import right_passages, right_scores
 from hybridsearch.testing.passages import PassageTests
 from hybridsearch.testing.ranking import RankingTests
 from hybridsearch.testing.samples import Item, encode, long_items, make_schema, random_items, with_passages
-from hybridsearch.vectors import DenseVectors, EncodedBatch, PassageSpans, SparseQuery, SparseVectors
+from hybridsearch.vectors import (
+    DenseVectors,
+    EncodedBatch,
+    MultiVectors,
+    PassageSpans,
+    SparseQuery,
+    SparseVectors,
+    Vectors,
+    take,
+)
 
 
 class PlainBackend:
     """A backend with items in a dict. The oracles of the suite score them, so it is slow and right."""
 
-    capabilities = Capabilities(passages=True)
+    capabilities = Capabilities(frozenset(KINDS), passages=True)
 
     def __init__(self) -> None:
         self.schema: Schema | None = None
@@ -162,10 +171,12 @@ class PlainBackend:
         if retriever is None or request.k < 1:
             raise InvalidArgumentError(f"No retriever {request.retriever!r}, or k = {request.k} is below 1.")
         query = request.query
-        if isinstance(query, SparseQuery) == (retriever.kind == "dense"):
+        if isinstance(query, SparseQuery) != (retriever.kind in TERM_KINDS):
             raise InvalidArgumentError(f"{request.retriever!r} is {retriever.kind}.")
-        if isinstance(query, np.ndarray) and (query.shape != (retriever.dimensions,) or not np.isfinite(query).all()):
-            raise InvalidArgumentError(f"A query has {retriever.dimensions} finite numbers.")
+        if isinstance(query, np.ndarray):
+            shapes = {"dense": (retriever.dimensions,), "multi_vector": (len(query), retriever.dimensions)}
+            if query.shape != shapes[retriever.kind] or not np.isfinite(query).all():
+                raise InvalidArgumentError(f"A vector of a query has {retriever.dimensions} finite numbers.")
         return retriever
 
     def _passes(self, filter: Filter | None, id: str) -> bool:
@@ -193,9 +204,11 @@ def _item(batch: EncodedBatch, schema: Schema, name: str, row: int) -> Item:
     )
 
 
-def _of_row(id: str, vectors: SparseVectors | DenseVectors, row: int) -> Item:
+def _of_row(id: str, vectors: Vectors, row: int) -> Item:
     if isinstance(vectors, DenseVectors):
         return Item(id, vector=vectors.array[row].copy())
+    if isinstance(vectors, MultiVectors):
+        return Item(id, tokens=vectors.of_row(row).astype(np.float32))
     matrix = vectors.matrix[[row]]
     terms = {vectors.vocabulary.terms[c]: v for c, v in zip(matrix.indices, matrix.data.tolist(), strict=True)}
     return Item(id, {term: value for term, value in terms.items() if value}, terms)
@@ -295,15 +308,9 @@ class _KeepsReplacedTerms(PlainBackend):
 class _ShowsHalfABatch(PlainBackend):
     def upsert(self, batch: EncodedBatch) -> None:
         for row, document in enumerate(batch.documents):
-            vectors = {name: _rows(vectors, row) for name, vectors in batch.vectors.items()}
+            vectors = {name: take(vectors, [row]) for name, vectors in batch.vectors.items()}
             super().upsert(EncodedBatch([document], vectors))
             threading.Event().wait(0.0005)
-
-
-def _rows(vectors: SparseVectors | DenseVectors, row: int) -> SparseVectors | DenseVectors:
-    if isinstance(vectors, DenseVectors):
-        return DenseVectors(vectors.array[[row]], vectors.metric)
-    return SparseVectors(vectors.matrix[[row]], vectors.vocabulary)
 
 
 class _CutsTerms(PlainBackend):
@@ -380,6 +387,16 @@ class _DeletesTheFirstOnly(_Lists):
         return self.delete([id for id in self.documents if self._passes(filter, id)][:3])
 
 
+class _ComparesMeans(PlainBackend):
+    def upsert(self, batch: EncodedBatch) -> None:
+        super().upsert(batch)
+        for id in (document.id for document in batch.documents):
+            tokens = self.items[id]["multi_vector"].multi_vector
+            if len(tokens):
+                mean = tokens.mean(axis=0, keepdims=True, dtype=np.float32)
+                self.items[id]["multi_vector"] = Item(id, tokens=mean)
+
+
 class _GroupsAfterTheCut(PlainBackend):
     def rank(self, scores: dict[str, float], request: Request) -> Ranking:
         flat = [(score, id) for id, of_id in self.passages(request).items() for score in of_id.values()]
@@ -435,6 +452,8 @@ FAULTS: list[tuple[type[PlainBackend], str, Kinds]] = [
     (_ListsByUtf16, "test_list_has_every_odd_id_in_order", ("sparse",)),
     (_ContinuesAtTheCursor, "test_list_continues_after_any_document", ("sparse",)),
     (_DeletesTheFirstOnly, "test_list_and_delete_agree", ("sparse",)),
+    (_ComparesMeans, "test_scores_and_order_are_right_at_every_k", ("multi_vector",)),
+    (_ComparesMeans, "test_each_vector_of_a_query_counts_with_its_most_similar_token", ("multi_vector",)),
 ]
 
 
@@ -467,6 +486,7 @@ def test_the_suite_notices_a_fault(faulty: type[PlainBackend], test: str, kinds:
     available: dict[str, object] = {"backend": backend, "schema": schema, "can_delete": None}
     available |= dict.fromkeys(("filled", "filtered", "listed"), backend)
     available |= dict.fromkeys(("kinds", "term_kinds", "exact_kinds"), kinds)
+    available["multi_vector"] = "multi_vector"
     function = getattr(BackendSuite(), test)
     wanted = inspect.signature(function).parameters
     items = {"filled": random_items(), "filtered": ITEMS, "listed": LISTED}

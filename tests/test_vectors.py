@@ -8,7 +8,7 @@ import pytest
 import hybridsearch as hs
 from hybridsearch.backends import Fingerprint, RetrieverSchema, Schema, check_batch
 from hybridsearch.errors import EncodingError, IndexCorruptedError, InvalidArgumentError
-from hybridsearch.vectors import DenseVectors, EncodedBatch, PassageSpans
+from hybridsearch.vectors import DenseVectors, EncodedBatch, MultiVectors, PassageSpans, concat, take
 
 SPANS = PassageSpans.of([[(0, 4), (4, 9)], [(0, 0)], [(0, 3), (2, 5), (5, 8)]])
 
@@ -61,3 +61,52 @@ def test_a_schema_with_passages_has_version_2_and_comes_back() -> None:
         Schema.from_json(schema.to_json() | {"version": 3})
     with pytest.raises(IndexCorruptedError):
         Schema.from_json(plain | {"retrievers": schema.to_json()["retrievers"]})
+
+
+TOKENS = MultiVectors.of([np.float32([[3, 4], [1, 0]]), np.empty((0, 2)), np.float32([[0, 2], [0, -2]])], 2)
+
+
+def test_multi_vectors_are_taken_and_joined_by_row() -> None:
+    assert (len(TOKENS), TOKENS.counts.tolist(), TOKENS.array.dtype) == (3, [2, 0, 2], np.float16)
+    taken = take(TOKENS, [2, 1])
+    assert isinstance(taken, MultiVectors)
+    assert (taken.of_row(0).tolist(), taken.of_row(1).tolist()) == ([[0, 2], [0, -2]], [])
+    joined = concat([taken, TOKENS])
+    assert isinstance(joined, MultiVectors)
+    assert (joined.offsets.tolist(), joined.of_row(2).tolist()) == ([0, 2, 2, 4, 4, 6], [[3, 4], [1, 0]])
+
+
+def test_the_mean_of_multi_vectors_has_unit_length_and_is_never_zero() -> None:
+    expected = [np.float32([4, 4]) / 32**0.5, [0, 0], [1, 0]]  # no vectors, and vectors that add up to zero
+    np.testing.assert_allclose(TOKENS.pooled(), expected, rtol=1e-6)
+
+
+def test_numbers_are_rounded_to_16_bits() -> None:
+    numbers = np.random.default_rng(0).standard_normal((100, 8)).astype(np.float32)
+    rounded = MultiVectors.of([numbers], 8).array.astype(np.float32)
+    np.testing.assert_allclose(rounded, numbers, rtol=2.0**-11)
+
+
+@pytest.mark.parametrize(
+    ("array", "offsets", "said"),
+    [
+        (np.ones((2, 3), np.float32), [0, 2], "float16"),
+        (np.ones(3, np.float16), [0, 3], "2-dimensional"),
+        (np.float16([[1, np.nan]]), [0, 0, 1], "row 1 holds NaN"),
+        (np.float16([[1, np.inf]]), [0, 1], "row 0 holds NaN or infinity"),
+        (np.ones((2, 3), np.float16), [1, 2], "begins with 0"),
+        (np.ones((2, 3), np.float16), [], "begins with 0"),
+        (np.ones((2, 3), np.float16), [0, 1], "rise from 0 to 2"),
+        (np.ones((2, 3), np.float16), [0, 2, 1, 2], "rise from 0 to 2"),
+    ],
+)
+def test_multi_vectors_that_do_not_fit_are_refused(array: np.ndarray, offsets: list[int], said: str) -> None:  # type: ignore[type-arg]
+    with pytest.raises(EncodingError, match=said):
+        MultiVectors(array, np.array(offsets, dtype=np.int64))
+
+
+def test_rows_of_other_shapes_or_too_large_numbers_are_refused() -> None:
+    with pytest.raises(EncodingError, match=r"row 1 have the shape \(2,\), but \(tokens, 3\)"):
+        MultiVectors.of([np.ones((1, 3)), np.ones(2)], 3)
+    with pytest.raises(EncodingError, match="exceeds 65,504"):
+        MultiVectors.of([np.float32([[1e5]])], 1)

@@ -21,7 +21,8 @@ from hybridsearch.adapters.memory.segment import Mask, Segment
 from hybridsearch.adapters.memory.state import State, View, weighting_of
 from hybridsearch.arguments import number as checked_number
 from hybridsearch.arguments import path as checked_path
-from hybridsearch.backends import Capabilities, Request, Schema, check_batch, check_schema
+from hybridsearch.arguments import whole_number_or_none
+from hybridsearch.backends import Capabilities, Kind, Request, Schema, check_batch, check_schema
 from hybridsearch.corpus.files import REPAIR, storage_errors, sync_folder
 from hybridsearch.corpus.manifest import PART, Part
 from hybridsearch.corpus.parts import arrow_schema, read_part, to_tables
@@ -50,6 +51,10 @@ SMALL_ROWS = 4096
 """A segment with fewer documents or passages is stored only as a Parquet file. `open` makes its arrays."""
 
 
+CANDIDATES = 256
+"""Default number of documents whose token vectors are compared with a query."""
+
+
 class MemoryBackend:
     """A backend that keeps an index in this process, in RAM or in a folder.
 
@@ -63,6 +68,10 @@ class MemoryBackend:
         location: Folder of the index. Default None: the index is in RAM only.
         hnsw: Whether dense vectors of large segments are searched approximately, with an HNSW graph. Default False:
             exactly. Needs the extra `hnsw`. Searches with a filter stay exact.
+        multi_vector_candidates: Number of documents whose token vectors are compared with a query of late interaction.
+            They are the documents with the nearest mean vectors. If a search asks for more documents, as many are
+            compared. A larger number finds more of the best documents and takes longer. None compares all documents,
+            so that the search is exact.
         verify: Whether `open` compares the checksums of all files, which reads all files once. Default True. False
             opens a large index faster: only files of up to 4 MiB are compared, and larger files are checked only for
             positions that are out of range. Then damaged texts, weights and vectors in larger files can give wrong
@@ -83,11 +92,13 @@ class MemoryBackend:
         location: str | Path | None = None,
         *,
         hnsw: bool = False,
+        multi_vector_candidates: int | None = CANDIDATES,
         verify: bool = True,
         turns: float | None = None,
     ) -> None:
         self._folder = None if location is None else checked_path("The place of the index", location).absolute()
         self._hnsw = hnsw
+        self._compared = whole_number_or_none("multi_vector_candidates", multi_vector_candidates)
         self._verify = verify
         self._turns = None if turns is None else checked_number("turns", turns, least=0, unit="seconds")
         self._merging = False
@@ -104,11 +115,16 @@ class MemoryBackend:
     @property
     def capabilities(self) -> Capabilities:
         """The kinds of retrievers that this index stores, and how exactly it searches them."""
+        approximate: set[Kind] = {"dense"} if self._hnsw else set()
+        if self._compared is not None:
+            approximate.add("multi_vector")
         return Capabilities(
             persistent=self._folder is not None,
             # Sparse scores are float32 sums over a query's terms, often a hundred of them.
-            score_tolerance={"lexical": 1e-5, "sparse": 1e-5, "dense": 1e-6},
-            approximate=frozenset({"dense"}) if self._hnsw else frozenset(),
+            kinds=frozenset({"lexical", "sparse", "dense", "multi_vector"}),
+            score_tolerance={"lexical": 1e-5, "sparse": 1e-5, "dense": 1e-6, "multi_vector": 1e-6},
+            approximate=frozenset(approximate),
+            finds_more={"multi_vector": f"multi_vector_candidates (now {self._compared}): raise it."},
             exact_on_request=True,
             passages=True,
         )
@@ -199,7 +215,7 @@ class MemoryBackend:
             self._check_schema(schema)
             if self._folder is not None:
                 self._store = CorpusStore.create(self._folder, schema, remote=self._remote)
-            self._state = State(schema, approximate=self._hnsw)
+            self._state = State(schema, approximate=self._hnsw, compared=self._compared)
             self._end_turn()
 
     def close(self) -> None:
@@ -460,7 +476,7 @@ class MemoryBackend:
 
         views = store.load(read, verify=self._verify)
         _check_distinct(views, store)
-        return State(store.schema, views, approximate=self._hnsw)
+        return State(store.schema, views, approximate=self._hnsw, compared=self._compared)
 
     def _read_segment(self, store: CorpusStore, part: Part) -> Segment:
         """A stored segment. Its arrays are memory-mapped, or made from the Parquet file if an array is missing."""
@@ -532,7 +548,7 @@ class MemoryBackend:
             except BaseException:
                 store.discard(new, keep=store.parts)
                 raise
-        after = State(state.schema, views, approximate=self._hnsw)
+        after = State(state.schema, views, approximate=self._hnsw, compared=self._compared)
         parts = [view.part for view in views if view.part is not None]
         try:
             if store is not None:

@@ -38,8 +38,8 @@ from hybridsearch.folders import cache_home
 
 _COMPLETE = "complete"
 _SOURCES = (
-    *("kernels.py", "block_kernels.py", "value_kernels.py", "impacts.py", "dense_kernels.py", "tiles.py"),
-    "prefetch.py",
+    *("kernels.py", "block_kernels.py", "value_kernels.py", "impacts.py", "dense_kernels.py", "token_kernels.py"),
+    *("plain.py", "tiles.py", "prefetch.py"),
 )
 _WAY_OUT = (
     "set NUMBA_CACHE_DIR to a folder that can be written, or run `hybridsearch warmup` as the user who installed it"

@@ -97,7 +97,7 @@ class DenseMatrix:
         """The codes of the vectors."""
         codes = Codes.of(self.array)
         if np.isnan(codes.residuals).any():
-            raise _damaged()
+            raise damaged_vector()
         return codes
 
     @classmethod
@@ -267,7 +267,7 @@ class DenseMatrix:
             rows = rows[:0]
         scores = self.score(query, rows)
         if np.isnan(scores).any():
-            raise _damaged()
+            raise damaged_vector()
         best = np.lexsort((order[rows], -scores))
         if owners is not None:
             best = best[first_of_each(owners[rows[best]])]
@@ -332,7 +332,8 @@ def _mapping(array: NDArray[np.float32]) -> mmap.mmap | None:
     return owner if hasattr(mmap, "MADV_DONTNEED") else None
 
 
-def _damaged() -> IndexCorruptedError:
+def damaged_vector() -> IndexCorruptedError:
+    """The error for a vector that contains NaN, which no index stores."""
     return IndexCorruptedError(
         f"A vector of the index is damaged: it contains NaN. Open the index with verify=True, which names the damaged "
         f"file. Then {REPAIR}."

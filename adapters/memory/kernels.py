@@ -33,6 +33,7 @@ from hybridsearch.adapters.memory.block_kernels import (
 )
 from hybridsearch.adapters.memory.dense_kernels import approximate, bound
 from hybridsearch.adapters.memory.impacts import SPAN
+from hybridsearch.adapters.memory.token_kernels import most_similar
 from hybridsearch.adapters.memory.value_kernels import choose, lower_bound, top_k_by_values, weight
 
 BLOCK = 1 << 14
@@ -503,6 +504,10 @@ _SIGNATURES: dict[Callable[..., Any], tuple[Any, ...]] = {
     approximate: (
         *(_read(types.float32, 2), _changed(types.int64), _changed(types.float64), types.bool_),
         _changed(types.float64),
+    ),
+    most_similar: (
+        *(_read(types.uint16, 2), _read(types.int64), _changed(types.int64), _changed(types.float32, 3)),
+        *(types.int64, types.int64, *[_changed(types.float32, 2)] * 2, _changed(types.int32, 2)),
     ),
 }
 """The types of the arguments of each function. It is called with no other types."""

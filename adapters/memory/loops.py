@@ -170,6 +170,26 @@ def approximate(
     return out
 
 
+def most_similar(
+    tokens: NDArray[np.float16],
+    starts: NDArray[np.int64],
+    rows: NDArray[np.int64],
+    query: NDArray[np.float32],
+    first: int,
+    last: int,
+    tops: NDArray[np.float32],
+    seconds: NDArray[np.float32],
+    places: NDArray[np.int32],
+) -> None:
+    """The most similar vectors of the texts `rows[first:last]`, as in `token_kernels.most_similar`."""
+    bits = read_only(read_only(tokens).view(np.uint16))
+    arguments = (bits, read_only(starts), rows, query, first, last, tops, seconds, places)
+    if _fetcher.kernels is not None:
+        _fetcher.kernels.most_similar(*arguments)
+    else:
+        _counted(plain.most_similar, *arguments)
+
+
 def warm_up() -> None:
     """Read the compiled loops now, or compile them, which takes about 25 seconds.
 

@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 BLOCK = 2048
 """The number of vectors that are multiplied at a time, so that they stay in the cache."""
 
+WIDTH = 16
+"""The number of vectors of a query that `most_similar` multiplies at a time. Each block of a query has this width."""
+
 
 def top_k(
     indptr: NDArray[np.int64],
@@ -131,3 +134,26 @@ def approximate(
             out[start : start + BLOCK] = -(part * part).sum(axis=1)
         else:
             out[start : start + BLOCK] = part @ query
+
+
+def most_similar(
+    tokens: NDArray[np.uint16],
+    starts: NDArray[np.int64],
+    rows: NDArray[np.int64],
+    query: NDArray[np.float32],
+    first: int,
+    last: int,
+    tops: NDArray[np.float32],
+    seconds: NDArray[np.float32],
+    places: NDArray[np.int32],
+) -> None:
+    """Do what `token_kernels.most_similar` does. It may sum in another order."""
+    wide = query.transpose(1, 0, 2).reshape(query.shape[1], -1)
+    columns = np.arange(wide.shape[1])
+    for number in range(first, last):
+        begin, end = starts[rows[number] : rows[number] + 2].tolist()
+        products = tokens[begin:end].view(np.float16).astype(np.float32) @ wide
+        best = products.argmax(axis=0)
+        tops[number], places[number] = products[best, columns], best
+        products[best, columns] = -np.inf
+        seconds[number] = products.max(axis=0)

@@ -25,6 +25,7 @@ from hybridsearch.adapters.memory.arrays import (
 from hybridsearch.adapters.memory.dense import DenseMatrix
 from hybridsearch.adapters.memory.filters import MetadataColumns, mask_of
 from hybridsearch.adapters.memory.hnsw import MIN_ROWS
+from hybridsearch.adapters.memory.multi_vectors import TokenMatrix
 from hybridsearch.adapters.memory.postings import Postings
 from hybridsearch.adapters.memory.strings import Strings
 from hybridsearch.backends import Schema
@@ -34,14 +35,15 @@ from hybridsearch.documents import Document
 from hybridsearch.errors import EncodingError, IndexCorruptedError
 from hybridsearch.filters import Compare, Filter, composed
 from hybridsearch.listing import Key, Order, sort_bytes
-from hybridsearch.vectors import DenseVectors, EncodedBatch, PassageSpans, SparseVectors, Vectors
+from hybridsearch.vectors import DenseVectors, EncodedBatch, MultiVectors, PassageSpans, SparseVectors, Vectors
 
 Mask: TypeAlias = NDArray[np.bool_]
-Index: TypeAlias = Postings | DenseMatrix
+Index: TypeAlias = Postings | DenseMatrix | TokenMatrix
 P = TypeVar("P")
 
 _CACHED_MASKS = 16
 _SCANNED = 8192  # rows that a scan reads at a time
+_TOKENS = 8  # token vectors that a scan counts as a row
 _LISTED = 8192  # keys that are made at a time
 
 
@@ -117,6 +119,8 @@ class Segment:
             sources = [(segment.indices[name], segment.mask_of_rows(name, keep)) for segment, keep in parts]
             if isinstance(first, Postings):
                 indices[name] = Postings.merge([(s, keep) for s, keep in sources if isinstance(s, Postings)])
+            elif isinstance(first, TokenMatrix):
+                indices[name] = TokenMatrix.merge([(s, keep) for s, keep in sources if isinstance(s, TokenMatrix)])
             else:
                 indices[name] = DenseMatrix.merge([(s, keep) for s, keep in sources if isinstance(s, DenseMatrix)])
         metadata = MetadataColumns.merge([(segment.metadata, keep) for segment, keep in parts])
@@ -164,6 +168,9 @@ class Segment:
                     arrays = read_group(folder, group, DenseMatrix.LAYOUT, optional=DenseMatrix.OPTIONAL)
                     dimensions, metric = retriever.dimensions or 0, retriever.metric or "cosine"
                     indices[name] = DenseMatrix.from_arrays(arrays, own, dimensions, metric)
+                elif retriever.kind == "multi_vector":
+                    arrays = read_group(folder, group, TokenMatrix.LAYOUT, optional=TokenMatrix.OPTIONAL)
+                    indices[name] = TokenMatrix.from_arrays(arrays, own, retriever.dimensions or 0)
                 else:
                     indices[name] = Postings.from_arrays(read_group(folder, group, Postings.LAYOUT), own)
         except DamagedArrayError as error:
@@ -343,6 +350,12 @@ class Segment:
             raise TypeError(name)
         return index
 
+    def token_matrix(self, name: str) -> TokenMatrix:
+        index = self.indices[name]
+        if not isinstance(index, TokenMatrix):
+            raise TypeError(name)
+        return index
+
     def encoded(self, rows: Sequence[int], name: str) -> EncodedBatch:
         """The documents of some rows, with the vectors of one retriever."""
         taken = np.array(rows, dtype=np.int64)
@@ -369,12 +382,18 @@ class Segment:
                 yield EncodedBatch(documents[begin:end], part, spans)
 
     def steps(self, rows: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
-        """Ranges of `rows` with about `size` documents or passages each.
+        """Ranges of `rows` with about `size` documents or passages each. Token vectors make them shorter.
 
         They are large, because reading rows from an inverted index is a pass over all of it.
         """
         if len(rows):
             sizes = self.counts[rows]
+            for name, index in self.indices.items():
+                if isinstance(index, TokenMatrix):
+                    starts = index.starts
+                    if self.passages is not None and name in self.reading:
+                        starts = starts[self.passages.offsets]
+                    sizes = sizes + (starts[rows + 1] - starts[rows]) // _TOKENS
             yield from np.split(rows, np.flatnonzero(np.diff((np.cumsum(sizes) - sizes) // size)) + 1)
 
     def _compare(self, compare: Compare) -> Mask:
@@ -440,6 +459,8 @@ def _read_passages(arrays: Arrays, documents: int) -> PassageSpans:
 def _index(vectors: Vectors) -> Index:
     if isinstance(vectors, DenseVectors):
         return DenseMatrix.from_vectors(vectors)
+    if isinstance(vectors, MultiVectors):
+        return TokenMatrix.from_vectors(vectors)
     return Postings.from_vectors(vectors)
 
 
@@ -452,4 +473,7 @@ def _vectors(index: Index, rows: NDArray[np.int64]) -> Vectors:
 def _slice(vectors: Vectors, begin: int, end: int) -> Vectors:
     if isinstance(vectors, DenseVectors):
         return DenseVectors(vectors.array[begin:end], vectors.metric)
+    if isinstance(vectors, MultiVectors):
+        offsets = vectors.offsets[begin : end + 1]
+        return MultiVectors(vectors.array[offsets[0] : offsets[-1]], offsets - offsets[0])
     return SparseVectors(vectors.matrix[begin:end], vectors.vocabulary)

@@ -20,10 +20,12 @@ from hybridsearch.adapters.checks import (
     dense_query,
     hits_of,
     lexical_retriever,
+    multi_query,
     retriever_of,
     sparse_query,
 )
 from hybridsearch.adapters.memory import sparse
+from hybridsearch.adapters.memory.multi_vectors import TokenQuery
 from hybridsearch.adapters.memory.passages import Lazy, best_passages, find_documents, spans_of
 from hybridsearch.adapters.memory.postings import LexicalWeights, TermStatistics
 from hybridsearch.adapters.memory.segment import Mask, Segment, hash_ids
@@ -103,13 +105,16 @@ class State:
         schema: Schema of the index.
         views: Segments of the index. No document is in two of them.
         approximate: Whether dense search may use graphs.
+        compared: Number of documents whose token vectors are compared with a query. None for all.
         documents: Number of documents.
     """
 
-    def __init__(self, schema: Schema, views: Iterable[View] = (), *, approximate: bool = False) -> None:
+    def __init__(
+        self, schema: Schema, views: Iterable[View] = (), *, approximate: bool = False, compared: int | None = None
+    ) -> None:
         self.schema = schema
         self.views = tuple(views)
-        self.approximate = approximate
+        self.approximate, self.compared = approximate, compared
         self.documents = sum(view.documents for view in self.views)
         self._statistics: dict[str, TermStatistics] = {}
         self._all_slices: dict[str, list[SparseSlice]] = {}
@@ -221,6 +226,9 @@ class State:
         if retriever.kind == "dense":
             vectors = np.stack([dense_query(request, retriever) for request in requests])
             found = self._search_dense(name, vectors, k, filter, exact=requests[0].exact)
+        elif retriever.kind == "multi_vector":
+            asked = [TokenQuery.of(multi_query(request, retriever)) for request in requests]
+            found = self._search_tokens(name, asked, k, filter, exact=requests[0].exact)
         else:
             queries = [sparse_query(request, retriever) for request in requests]
             found = sparse.search(self._slices(name, retriever, filter), queries, k)
@@ -261,6 +269,9 @@ class State:
                 return np.where(index.norms[rows] > 0, index.score(vector, rows), -np.inf)
 
             return dense_scores
+        if retriever.kind == "multi_vector":
+            asked = TokenQuery.of(multi_query(request, retriever))
+            return lambda number, rows: self.views[number].segment.token_matrix(name).score(asked, rows)
         query, statistics = sparse_query(request, retriever), self._lexical(name, retriever)
         slices = self._slices(name, retriever, None)
         weighed = query if statistics is None else statistics.weigh(query)
@@ -299,6 +310,60 @@ class State:
             else:
                 columns.append(index.search(queries, k, order, allowed, segment.owners))
         return [[column[query] for column in columns] for query in range(len(queries))]
+
+    def _search_tokens(
+        self, name: str, queries: Sequence[TokenQuery], k: int, filter: Filter | None, *, exact: bool
+    ) -> list[list[tuple[NDArray[np.int32], NDArray[np.float64]]]]:
+        allowed = [view.allowed(filter, name) for view in self.views]
+        found = []
+        for query, rows in zip(queries, self._compared(name, queries, k, allowed, exact=exact), strict=True):
+            of_query = []
+            for view, of_view in zip(self.views, rows, strict=True):
+                segment = view.segment
+                owners = segment.owners if name in segment.reading else None
+                of_query.append(segment.token_matrix(name).best(query, of_view, k, segment.order_of_rows(name), owners))
+            found.append(of_query)
+        return found
+
+    def _compared(
+        self, name: str, queries: Sequence[TokenQuery], k: int, allowed: Sequence[Mask | None], *, exact: bool
+    ) -> list[list[NDArray[np.int64]]]:
+        """The rows of each view whose token vectors are compared with each query, ascending.
+
+        They are the rows of the documents with the nearest means in the whole index, so they do not depend on the
+        segments. Those that are as near as the last are among them.
+        """
+        indices = [view.segment.token_matrix(name) for view in self.views]
+        most = self.documents if exact or self.compared is None else max(self.compared, k)
+        if most >= self.documents:
+            every = [
+                np.arange(len(index.longest)) if mask is None else np.flatnonzero(mask)
+                for index, mask in zip(indices, allowed, strict=True)
+            ]
+            return [every] * len(queries)
+        means = np.stack([query.mean for query in queries])
+        columns = []
+        for view, index, mask in zip(self.views, indices, allowed, strict=True):
+            segment = view.segment
+            owners = segment.owners if name in segment.reading else None
+            columns.append(index.pooled.search(means, most, segment.order_of_rows(name), mask, owners))
+        chosen = []
+        for query in range(len(queries)):
+            hits = [column[query] for column in columns]
+            scores = np.concatenate([of_view for _, of_view in hits])
+            least = np.partition(scores, len(scores) - most)[len(scores) - most] if len(scores) > most else -np.inf
+            near = [rows[of_view >= least].astype(np.int64) for rows, of_view in hits]
+            chosen.append(
+                [
+                    np.sort(
+                        view.segment.rows_of(name, view.segment.owners[rows].astype(np.int64))
+                        if name in view.segment.reading
+                        else rows
+                    )
+                    for view, rows in zip(self.views, near, strict=True)
+                ]
+            )
+        return chosen
 
     def _search_graph(
         self, segment: Segment, name: str, query: NDArray[np.float32], allowed: Mask | None, k: int

@@ -35,7 +35,7 @@ from hybridsearch.adapters.qdrant.refusals import RefusedError
 from hybridsearch.adapters.qdrant.search import Searcher
 from hybridsearch.adapters.qdrant.writing import Part, Writer
 from hybridsearch.arguments import number, one_of, whole_number, whole_number_or_none
-from hybridsearch.backends import Capabilities, OldIndex, Request, Schema, check_batch, check_schema
+from hybridsearch.backends import Capabilities, Kind, OldIndex, Request, Schema, check_batch, check_schema
 from hybridsearch.documents import Document
 from hybridsearch.errors import BulkIndexError, IndexExistsError, IndexNotFoundError, InvalidArgumentError
 from hybridsearch.filters import Filter
@@ -46,6 +46,9 @@ from hybridsearch.vectors import EncodedBatch
 T = TypeVar("T")
 
 _MOVES = 8  # how often one search follows an alias that is moved
+
+_TOLERANCES: Mapping[Kind, float] = dict.fromkeys(("lexical", "sparse", "dense", "multi_vector"), 1e-5)
+"""The relative error of scores, which are computed in float32."""
 
 
 class QdrantBackend:
@@ -131,12 +134,14 @@ class QdrantBackend:
     def capabilities(self) -> Capabilities:
         """The kinds of retrievers that this index stores, and how exactly it searches them."""
         hnsw = not self._connection.embedded and self._dense == "hnsw"
+        more = f"ef_search (now {self._ef_search or 'that of the server'}): raise it."
         return Capabilities(
+            kinds=frozenset(_TOLERANCES),
             persistent=self._place.url is not None or self._place.folder is not None,
-            approximate=frozenset({"dense"}) if hnsw else frozenset(),
+            approximate=frozenset({"dense", "multi_vector"}) if hnsw else frozenset(),
             exact_on_request=True,
-            finds_more={"dense": f"ef_search (now {self._ef_search or 'that of the server'}): raise it."},
-            score_tolerance={"lexical": 1e-5, "sparse": 1e-5, "dense": 1e-5},  # float32 arithmetic
+            finds_more=dict.fromkeys(("dense", "multi_vector"), more),
+            score_tolerance=_TOLERANCES,
             atomic_batches=False,
             live_average=False,
             passages=True,

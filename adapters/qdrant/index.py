@@ -17,7 +17,7 @@ from urllib.parse import quote
 import numpy as np
 from qdrant_client import models
 
-from hybridsearch.adapters.checks import check_dense, check_layout, differing_retrievers
+from hybridsearch.adapters.checks import check_dense, check_layout, check_multi_vector, differing_retrievers
 from hybridsearch.adapters.qdrant.connection import Call, Steps, call
 from hybridsearch.adapters.qdrant.payload import INDEXES
 from hybridsearch.adapters.qdrant.place import Place
@@ -237,6 +237,9 @@ def _make(
         if retriever.kind == "dense":
             dense[index.vector(name)] = dense_params(name, retriever, quantization)
             continue
+        if retriever.kind == "multi_vector":
+            dense[index.vector(name)] = multi_vector_params(name, retriever)
+            continue
         modifier = models.Modifier.IDF if name in index.idf else None
         sparse[index.vector(name)] = models.SparseVectorParams(modifier=modifier)
         if retriever.kind == "lexical" and name not in index.idf:
@@ -300,6 +303,17 @@ def dense_params(name: str, retriever: RetrieverSchema, quantized: Quantization 
     size, metric = check_dense(name, retriever)
     quantization: Any = _QUANTIZATIONS.get(quantized) if quantized else None
     return models.VectorParams(size=size, distance=_DISTANCES[metric], quantization_config=quantization)
+
+
+def multi_vector_params(name: str, retriever: RetrieverSchema) -> models.VectorParams:
+    """How the token vectors of a retriever are stored. They are compared by MaxSim, as they are.
+
+    Raises:
+        InvalidArgumentError: The retriever has no dimensions.
+    """
+    compared = models.MultiVectorConfig(comparator=models.MultiVectorComparator.MAX_SIM)
+    size = check_multi_vector(name, retriever)
+    return models.VectorParams(size=size, distance=models.Distance.DOT, multivector_config=compared)
 
 
 def quantization_of(index: Index) -> Steps[Quantization | None]:

@@ -99,7 +99,7 @@ def length_of(point: models.PointStruct) -> int:
     payload: dict[str, Any] = point.payload or {}
     document = payload.get("document", {"text": "", "title": "", "metadata": "".join(payload["tokens"])})
     vectors: Any = point.vector
-    numbers = sum(len(v) if isinstance(v, list) else 2 * len(v.indices) for v in vectors.values())
+    numbers = sum(np.size(v) if isinstance(v, list) else 2 * len(v.indices) for v in vectors.values())
     numbers += sum(2 * len(counts["terms"]) for key, counts in payload.items() if key.startswith("counts"))
     numbers += len(payload.get("spans", ()))
     return len(document["text"]) + len(document["title"]) + 6 * len(document["metadata"]) + 22 * numbers

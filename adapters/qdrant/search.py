@@ -15,7 +15,7 @@ vectors get equal scores. A server scores each vector separately.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -28,6 +28,7 @@ from hybridsearch.adapters.checks import (
     dense_query,
     hits_of,
     lexical_retriever,
+    multi_query,
     retriever_of,
     sparse_query,
 )
@@ -42,7 +43,7 @@ from hybridsearch.errors import FilterError, IndexCorruptedError, IndexNotFoundE
 from hybridsearch.filters import Check, Filter
 from hybridsearch.listing import Key, Order
 from hybridsearch.ranking import EMPTY, PassageScore, Ranking
-from hybridsearch.vectors import DenseVectors, EncodedBatch, PassageSpans, SparseQuery, Vectors
+from hybridsearch.vectors import DenseVectors, EncodedBatch, MultiVectors, PassageSpans, SparseQuery, Vectors
 from hybridsearch.weighting import BM25Weighting
 
 MAX_FETCH = 256
@@ -327,7 +328,7 @@ class Searcher:
     def _params(self, kind: Kind, request: Request) -> models.SearchParams | None:
         if self.embedded:  # it is exact, and its idf ignores deleted documents
             return None
-        if kind == "dense":
+        if kind in ("dense", "multi_vector"):
             exact = self.dense == "exact" or request.exact
             quantization = models.QuantizationSearchParams(ignore=exact, rescore=True, oversampling=OVERSAMPLING)
             return models.SearchParams(exact=exact, hnsw_ef=self.ef_search, quantization=quantization)
@@ -409,6 +410,7 @@ class Searcher:
             spans = PassageSpans.of([_pairs(point.payload["spans"]) for point in points])
         rows: dict[str, list[tuple[list[int], list[float]]]] = {}
         dense: dict[str, NDArray[np.float32]] = {}
+        multi: dict[str, MultiVectors] = {}
         for name, retriever in retrievers.items():
             read = stored[retriever.passages]
             found = [(point.vector or {}).get(self.index.vector(name)) for point in read]
@@ -417,6 +419,10 @@ class Searcher:
                 for row, vector in enumerate(found):
                     if vector is not None:
                         dense[name][row] = vector
+            elif retriever.kind == "multi_vector":
+                size = retriever.dimensions or 0
+                tokens = [np.array([] if of is None else of, dtype=np.float32).reshape(-1, size) for of in found]
+                multi[name] = MultiVectors.of(tokens, size)
             elif retriever.kind == "lexical":
                 counts = [point.payload[self.index.counts_key(name)] for point in read]
                 rows[name] = [(of["terms"], of["counts"]) for of in counts]
@@ -424,7 +430,7 @@ class Searcher:
                 rows[name] = [([], []) if vector is None else (vector.indices, vector.values) for vector in found]
         numbers = {number for of in rows.values() for indices, _ in of for number in indices}
         terms = yield from self.terms.names(sorted(numbers))
-        vectors: dict[str, Vectors] = {name: from_rows(of, terms) for name, of in rows.items()}
+        vectors: dict[str, Vectors] = {**multi, **{name: from_rows(of, terms) for name, of in rows.items()}}
         for name, array in dense.items():
             vectors[name] = DenseVectors(array, self.index.schema.retrievers[name].metric or "cosine")
         return EncodedBatch([from_payload(point.payload) for point in points], vectors, spans)
@@ -515,7 +521,7 @@ class Search:
 
     request: Request
     retriever: RetrieverSchema
-    vector: list[float] | models.SparseVector | None = None
+    vector: list[float] | list[list[float]] | models.SparseVector | None = None
     terms: list[str] = field(default_factory=list)
     limit: int = 0
     scores: dict[str, float] = field(default_factory=dict)
@@ -530,13 +536,15 @@ class Search:
 
     def __post_init__(self) -> None:
         self.limit = hits_of(self.request) * (_WIDTH if self.retriever.passages else 1) + 1
-        (dense_query if self.retriever.kind == "dense" else sparse_query)(self.request, self.retriever)
+        checks: dict[Kind, Callable[[Request, RetrieverSchema], object]]
+        checks = {"dense": dense_query, "multi_vector": multi_query}
+        checks.get(self.retriever.kind, sparse_query)(self.request, self.retriever)
 
     def take(self, points: Sequence[models.ScoredPoint]) -> None:
         """Take Qdrant's answer to the question for `limit` documents."""
         sign = -1.0 if self.retriever.metric == "euclidean" else 1.0
         scores = sign * np.array([point.score for point in points], dtype=np.float64)
-        if self.retriever.kind != "dense":
+        if self.retriever.kind in ("lexical", "sparse"):
             points = points[: int((scores > 0).sum())]
         error = 0.0
         if self.again and points:

@@ -33,7 +33,7 @@ from hybridsearch.adapters.qdrant.points import (
     weigh,
 )
 from hybridsearch.adapters.qdrant.refusals import RefusedError
-from hybridsearch.vectors import DenseVectors, EncodedBatch
+from hybridsearch.vectors import DenseVectors, EncodedBatch, MultiVectors
 from hybridsearch.weighting import BM25Weighting
 
 _MAX_POINTS = 256  # documents or passages in one request
@@ -78,6 +78,9 @@ class Writer:
             vectors = batch.vectors[name]
             if isinstance(vectors, DenseVectors):
                 columns[name] = [row.tolist() if row.any() else None for row in vectors.array]
+                continue
+            if isinstance(vectors, MultiVectors):
+                columns[name] = [vectors.of_row(row).tolist() or None for row in range(len(vectors))]
                 continue
             rows = sparse_rows(vectors, numbers)
             if retriever.kind == "lexical":

@@ -85,7 +85,7 @@ class SeismicBackend(MemoryBackend):
     >>> backend = SeismicBackend("seismic://:memory:")
     >>> backend.create(Schema({}))
     >>> sorted(backend.capabilities.approximate)
-    ['sparse']
+    ['multi_vector', 'sparse']
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class SeismicBackend(MemoryBackend):
         """The kinds of retrievers that this index stores, and how exactly it searches them."""
         own = super().capabilities
         more = f"query_cut (now {self._query_cut}): raise it, or heap_factor (now {self._heap_factor:g}): lower it."
-        return replace(own, approximate=own.approximate | {"sparse"}, finds_more={"sparse": more})
+        return replace(own, approximate=own.approximate | {"sparse"}, finds_more={**own.finds_more, "sparse": more})
 
     def open(self) -> Schema | None:
         """Open the index. Returns its schema, or None if there is no index. Builds Seismic indexes that are missing."""

@@ -208,8 +208,8 @@ def compare(
         str | None,
         _of_systems(
             "SPEC",
-            "Retrievers of the index that is built, with commas: bm25, chars, dense=MODEL, sparse=MODEL. Run files can "
-            f"stand beside them: FILE.trec or NAME=FILE.trec. {MODELS} Default: bm25.",
+            "Retrievers of the index that is built, with commas: bm25, chars, dense=MODEL, sparse=MODEL, late=MODEL. "
+            f"Run files can stand beside them: FILE.trec or NAME=FILE.trec. {MODELS} Default: bm25.",
         ),
     ] = None,
     systems: Annotated[
@@ -392,7 +392,7 @@ def tune(
         of_index(
             "SPEC",
             "Two or more retrievers to merge, with commas. Either models for a new index: bm25, chars, dense=MODEL, "
-            "sparse=MODEL. Or run files: FILE.trec or NAME=FILE.trec.",
+            "sparse=MODEL, late=MODEL. Or run files: FILE.trec or NAME=FILE.trec.",
         ),
     ] = None,
     precision: arguments.Precision = None,

@@ -52,9 +52,9 @@ def index(
         str | None,
         of_index(
             "SPEC",
-            "Retrievers of the index, with commas: bm25, chars, dense=MODEL, sparse=MODEL, or native=ANALYZER for the "
-            f"BM25 of OpenSearch or Elasticsearch. {MODELS} Default: the retrievers of the index; bm25 for a new "
-            "index.",
+            "Retrievers of the index, with commas: bm25, chars, dense=MODEL, sparse=MODEL, late=MODEL for late "
+            "interaction in a folder or on Qdrant, or native=ANALYZER for the BM25 of OpenSearch or Elasticsearch. "
+            f"{MODELS} Default: the retrievers of the index; bm25 for a new index.",
         ),
     ] = None,
     language: Annotated[

@@ -83,7 +83,7 @@ def open_source(
     if not models:
         yield runs, {}
         return
-    encoders = make_encoders(models, language, **(run if re.search("dense=|sparse=", models) else {}))
+    encoders = make_encoders(models, language, **(run if re.search("dense=|sparse=|late=", models) else {}))
     if data.corpus is None:
         raise InvalidArgumentError(f"The data set {data.name!r} has no documents to index: compare run files on it.")
     with kept_index(encoders, data.corpus, folder, candidates=candidates, backend_options=options) as searcher:

@@ -389,8 +389,8 @@ def train(
         str | None,
         _of_late_or_reranker(
             "SPEC",
-            "Retrievers whose results are reranked, with commas: bm25, chars, dense=MODEL, sparse=MODEL. Default: "
-            "bm25.",
+            "Retrievers whose results are reranked, with commas: bm25, chars, dense=MODEL, sparse=MODEL, late=MODEL. "
+            "Default: bm25.",
         ),
     ] = None,
     as_json: Annotated[
@@ -454,7 +454,7 @@ def mine(
         of_index(
             "SPEC",
             "Retrievers of a temporary index of the BEIR folder, if there is no --index: bm25, chars, dense=MODEL, "
-            "sparse=MODEL, with commas. Default: bm25.",
+            "sparse=MODEL, late=MODEL, with commas. Default: bm25.",
         ),
     ] = None,
     precision: Precision = None,

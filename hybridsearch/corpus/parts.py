@@ -7,6 +7,8 @@
 | `<name>.terms`   | list<string>, dictionary coded | its terms, for a lexical or sparse retriever                   |
 | `<name>.values`  | list<float>                    | the term frequencies or weights, in the order of the terms     |
 | `<name>`         | fixed_size_list<float>         | its vector, for a dense retriever                              |
+| `<name>`         | list<halffloat>                | the vectors of its tokens, for a multi-vector retriever        |
+| `<name>.counts`  | list<int>                      | the number of these vectors                                    |
 
 With passages, there are these columns, too. A retriever that reads passages has the terms, values or numbers of all
 passages of a document in one list, one passage after the other.
@@ -17,6 +19,7 @@ passages of a document in one list, one passage after the other.
 | passages.end     | list<int>                      | character after the last character of each passage             |
 | `<name>.counts`  | list<int>                      | number of terms of each passage, for terms of passages         |
 | `<name>`         | list<float>                    | the vectors of the passages, for a dense retriever             |
+| `<name>.counts`  | list<int>                      | number of vectors of each passage, for multi-vectors           |
 
 DuckDB, Spark, Ray and pandas can read these files.
 """
@@ -37,7 +40,15 @@ from scipy.sparse import csr_array
 from hybridsearch.backends import RetrieverSchema, Schema
 from hybridsearch.documents import Document
 from hybridsearch.errors import IndexCorruptedError, InvalidArgumentError, StorageError
-from hybridsearch.vectors import DenseVectors, EncodedBatch, PassageSpans, SparseVectors, Vectors, Vocabulary
+from hybridsearch.vectors import (
+    DenseVectors,
+    EncodedBatch,
+    MultiVectors,
+    PassageSpans,
+    SparseVectors,
+    Vectors,
+    Vocabulary,
+)
 
 GROUP_ROWS = 8192
 """Largest number of documents in a row group. A row group is read and written at once.
@@ -46,7 +57,10 @@ This number of passages ends a row group, too.
 """
 
 GROUP_CHARACTERS = 1 << 25
-"""Number of characters that ends a row group early, so that long documents do not need much memory."""
+"""Number of characters that ends a row group early, so that long documents do not need much memory.
+
+The bytes of multi-vectors count, too.
+"""
 
 ArrowArray: TypeAlias = Any
 """pyarrow's stubs do not follow nested arrays."""
@@ -54,6 +68,7 @@ ArrowArray: TypeAlias = Any
 _TERMS = pa.list_(pa.dictionary(pa.int32(), pa.string()))
 _INTEGERS = pa.list_(pa.int32())
 _FLOATS = pa.list_(pa.float32())
+_HALVES = pa.list_(pa.float16())
 _DOCUMENT_COLUMNS = ("id", "title", "text", "metadata")
 _PASSAGE_COLUMNS = ("passages.start", "passages.end")
 
@@ -72,6 +87,10 @@ def arrow_schema(schema: Schema) -> pa.Schema:
             if not retriever.dimensions or not retriever.metric:
                 raise InvalidArgumentError(f"The dense retriever {name!r} needs dimensions and a metric in its schema.")
             fields.append((name, _FLOATS if retriever.passages else pa.list_(pa.float32(), retriever.dimensions)))
+        elif retriever.kind == "multi_vector":
+            if not retriever.dimensions:
+                raise InvalidArgumentError(f"The multi-vector retriever {name!r} needs dimensions in its schema.")
+            fields += [(name, _HALVES), (f"{name}.counts", _INTEGERS)]
         else:
             fields += [(f"{name}.terms", _TERMS), (f"{name}.values", _FLOATS)]
             if retriever.passages:
@@ -90,11 +109,12 @@ def to_tables(batch: EncodedBatch, schema: Schema) -> Iterator[pa.Table]:
     """Convert a batch to Arrow tables, each small enough for one row group."""
     columns, passages = arrow_schema(schema), batch.passages
     rows = np.arange(len(batch) + 1) if passages is None else passages.offsets
+    sizes = _sizes(batch, schema)
     start = 0
     while start < len(batch):
         stop, characters = start, 0
         while stop < len(batch) and rows[stop] - rows[start] < GROUP_ROWS and characters < GROUP_CHARACTERS:
-            characters += len(batch.documents[stop].text)
+            characters += len(batch.documents[stop].text) + int(sizes[stop])
             stop += 1
         documents = batch.documents[start:stop]
         strings = zip(*((d.id, d.title, d.text, dump_metadata(d)) for d in documents), strict=True)
@@ -110,6 +130,18 @@ def to_tables(batch: EncodedBatch, schema: Schema) -> Iterator[pa.Table]:
                 arrays += _vector_columns(batch.vectors[name], start, stop)
         yield pa.Table.from_arrays(arrays, schema=columns)
         start = stop
+
+
+def _sizes(batch: EncodedBatch, schema: Schema) -> NDArray[np.int64]:
+    """The bytes of the multi-vectors of each document."""
+    sizes = np.zeros(len(batch), dtype=np.int64)
+    for name, vectors in batch.vectors.items():
+        if isinstance(vectors, MultiVectors):
+            ends = vectors.offsets
+            if batch.passages is not None and schema.retrievers[name].passages:
+                ends = ends[batch.passages.offsets]
+            sizes += np.diff(ends) * vectors.array.itemsize * vectors.array.shape[1]
+    return sizes
 
 
 def from_table(table: pa.Table, schema: Schema) -> EncodedBatch:
@@ -189,7 +221,7 @@ def _codec(name: str, columns: pa.Schema) -> Literal["zstd", "lz4", "none"]:
     if name in _DOCUMENT_COLUMNS:
         return "zstd"
     kind = columns.field(name).type
-    dense = pa.types.is_fixed_size_list(kind) or (kind == _FLOATS and not name.endswith(".values"))
+    dense = pa.types.is_fixed_size_list(kind) or kind == _HALVES or (kind == _FLOATS and not name.endswith(".values"))
     return "none" if dense else "lz4"  # dense values do not shrink
 
 
@@ -197,6 +229,8 @@ def _vector_columns(vectors: Vectors, start: int, stop: int) -> list[ArrowArray]
     if isinstance(vectors, DenseVectors):
         values = pa.array(np.ascontiguousarray(vectors.array[start:stop]).reshape(-1))
         return [pa.FixedSizeListArray.from_arrays(values, vectors.array.shape[1])]
+    if isinstance(vectors, MultiVectors):
+        return _multi_columns(vectors, np.arange(start, stop + 1))
     return _term_columns(vectors, vectors.matrix.indptr[start : stop + 1])
 
 
@@ -205,9 +239,19 @@ def _passage_columns(vectors: Vectors, rows: NDArray[np.int64]) -> list[ArrowArr
     if isinstance(vectors, DenseVectors):
         values = pa.array(np.ascontiguousarray(vectors.array[rows[0] : rows[-1]]).reshape(-1))
         return [_lists((rows - rows[0]) * vectors.array.shape[1], values)]
+    if isinstance(vectors, MultiVectors):
+        return _multi_columns(vectors, rows)
     indptr = vectors.matrix.indptr
     counts = pa.array(np.diff(indptr[rows[0] : rows[-1] + 1]), pa.int32())
     return [*_term_columns(vectors, indptr[rows]), _lists(rows - rows[0], counts)]
+
+
+def _multi_columns(vectors: MultiVectors, rows: NDArray[np.int64]) -> list[ArrowArray]:
+    """The vectors and their numbers, of documents that have the rows `rows[0]` to `rows[1]`, and so on."""
+    offsets = vectors.offsets[rows]
+    values = pa.array(np.ascontiguousarray(vectors.array[offsets[0] : offsets[-1]]).reshape(-1))
+    counts = pa.array(np.diff(vectors.offsets[rows[0] : rows[-1] + 1]), pa.int32())
+    return [_lists((offsets - offsets[0]) * vectors.array.shape[1], values), _lists(rows - rows[0], counts)]
 
 
 def _term_columns(vectors: SparseVectors, offsets: NDArray[np.integer]) -> list[ArrowArray]:
@@ -245,6 +289,8 @@ def _vectors(table: pa.Table, name: str, retriever: RetrieverSchema, passages: P
             _check_lists(name, column, retriever.dimensions * np.diff(offsets))
         values = column.flatten().to_numpy(zero_copy_only=False)
         return DenseVectors(np.array(values, dtype=np.float32).reshape(rows, retriever.dimensions), retriever.metric)
+    if retriever.kind == "multi_vector" and retriever.dimensions:
+        return _multi_vectors(table, name, retriever.dimensions, np.arange(rows + 1) if offsets is None else offsets)
     terms, values = _one(table.column(f"{name}.terms")), _one(table.column(f"{name}.values"))
     words = terms.flatten()
     starts = terms.offsets.to_numpy()
@@ -264,6 +310,22 @@ def _vectors(table: pa.Table, name: str, retriever: RetrieverSchema, passages: P
     data = np.array(values.flatten().to_numpy(zero_copy_only=False), dtype=np.float32)
     indices = np.array(words.indices.to_numpy(zero_copy_only=False), dtype=np.int32)
     return SparseVectors(csr_array((data, indices, indptr.astype(np.int32)), shape=(rows, len(vocabulary))), vocabulary)
+
+
+def _multi_vectors(table: pa.Table, name: str, dimensions: int, rows: NDArray[np.int64]) -> MultiVectors:
+    """The vectors of documents that have the rows `rows[0]` to `rows[1]`, and so on."""
+    column, counts = _one(table.column(name)), _one(table.column(f"{name}.counts"))
+    _check_lists(name, counts, np.diff(rows))
+    sizes = _integers(counts)
+    offsets = np.concatenate([[0], np.cumsum(sizes)])
+    if (sizes < 0).any():
+        raise ValueError(f"a number of vectors of {name!r:.80} is below 0")
+    _check_lists(name, column, dimensions * np.diff(offsets[rows]))
+    values = column.flatten()
+    if values.null_count:
+        raise ValueError(f"a number of {name!r:.80} is missing")
+    array = np.array(values.to_numpy(zero_copy_only=False), dtype=np.float16)
+    return MultiVectors(array.reshape(-1, dimensions), offsets)
 
 
 def _integers(column: ArrowArray) -> NDArray[np.int64]:

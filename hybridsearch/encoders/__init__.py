@@ -1,4 +1,4 @@
-"""Encoders turn texts into vectors: BM25, sparse models, dense models, or your own encoder.
+"""Encoders turn texts into vectors: BM25, sparse models, dense models, late interaction, or your own encoder.
 
 Your own encoder is any object with the methods of `Encoder`. `hs.open` needs to find it again: register its class by
 `hybridsearch.registry.register`, or pass the object to `hs.open(..., retrievers=...)`.
@@ -20,7 +20,7 @@ from hybridsearch.vectors import QueryVector, Vectors
 class Encoder(Protocol):
     """An object that turns texts into vectors for one retriever.
 
-    A text that is empty or only whitespace gets an all-zero vector, as a document and as a query.
+    A text that is empty or only whitespace gets an all-zero vector, as a document and as a query, or no multi-vectors.
     """
 
     def encode_documents(self, texts: Sequence[str], *, show_progress_bar: bool = False) -> Vectors:
@@ -31,7 +31,7 @@ class Encoder(Protocol):
             show_progress_bar: Whether to show a progress bar.
 
         Returns:
-            Sparse or dense vectors with one row for each text, in order.
+            Sparse vectors, dense vectors or multi-vectors with one row for each text, in order.
 
         Raises:
             EncodingError: The model gives NaN or infinity.
@@ -72,7 +72,7 @@ class Reading(Encoder, Protocol):
                 metadata of its document.
 
         Returns:
-            Sparse or dense vectors with one row for each document, in order.
+            Sparse vectors, dense vectors or multi-vectors with one row for each document, in order.
 
         Raises:
             EncodingError: The model gives NaN or infinity.

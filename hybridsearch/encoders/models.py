@@ -483,7 +483,7 @@ def _check_folder(folder: Path, family: Family) -> None:
     if family in ("SentenceTransformer", "SparseEncoder") and family_of(folder) == "MultiVectorEncoder":
         raise InvalidArgumentError(
             f"The model in {folder} is a late-interaction model, which makes a vector of each token: use it with "
-            "hybridsearch.LateInteraction (--rerank late=MODEL)."
+            "hybridsearch.LateInteraction (--retrievers late=MODEL, or --rerank late=MODEL)."
         )
     if family == "MultiVectorEncoder":
         refuse_cross_encoder(folder)

@@ -1,4 +1,4 @@
-"""What the encoders `Dense` and `Sparse` share: both run a model of sentence-transformers."""
+"""What the encoders `Dense`, `Sparse` and `LateInteraction` share: they run a model of sentence-transformers."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from hybridsearch.documents import Document
 from hybridsearch.encoders.batching import Task, count_tokens, cut_notes, max_tokens, token_lengths
 from hybridsearch.encoders.fields import Template, reader
 from hybridsearch.encoders.models import LazyModel
-from hybridsearch.vectors import DenseVectors, SparseVectors
+from hybridsearch.vectors import DenseVectors, MultiVectors, SparseVectors
 
-V = TypeVar("V", DenseVectors, SparseVectors)
+V = TypeVar("V", DenseVectors, SparseVectors, MultiVectors)
 
 
 class ModelEncoder(ABC, Generic[V]):
@@ -31,7 +31,7 @@ class ModelEncoder(ABC, Generic[V]):
         cache: Folder that keeps vectors. True for the usual folder, False for no cache.
     """
 
-    _type: ClassVar[Literal["dense", "sparse"]]
+    _type: ClassVar[Literal["dense", "sparse", "late-interaction"]]
     """Name of the encoder in an index and in its fingerprint."""
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Encoders from one line of text, for the command line: `bm25,chars,dense=MODEL,sparse=MODEL,native=ANALYZER`."""
+"""Encoders from one line of text, for the command line: `bm25,chars,dense=MODEL,sparse=MODEL,late=MODEL`."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from typing import Any
 from hybridsearch.encoders import Encoder
 from hybridsearch.encoders.bm25 import BM25
 from hybridsearch.encoders.char_ngrams import CharNGrams
-from hybridsearch.encoders.dense import Dense
 from hybridsearch.encoders.native import NativeBM25
 from hybridsearch.encoders.runtimes import Precision, Runtime
-from hybridsearch.encoders.sparse import Sparse
 from hybridsearch.errors import InvalidArgumentError
+from hybridsearch.registry import find
 
 EXAMPLE = "bm25,dense=sentence-transformers/all-MiniLM-L6-v2"
+
+_MODELS = {"dense": "dense", "sparse": "sparse", "late": "late-interaction"}
+"""The registered names of the encoders that run a model."""
 
 
 def make_encoders(
@@ -28,10 +30,11 @@ def make_encoders(
     """Make the encoders that a text such as `bm25,dense=MODEL` describes.
 
     Args:
-        spec: Encoders between commas: `bm25`, `chars`, `dense=MODEL`, `sparse=MODEL`, `native=ANALYZER`.
+        spec: Encoders between commas: `bm25`, `chars`, `dense=MODEL`, `sparse=MODEL`, `late=MODEL`,
+            `native=ANALYZER`.
         language: Language of BM25, or `"none"`.
-        template: Template of the dense and sparse encoders. None for title and text.
-        precision: Number format in which the models of dense and sparse encoders compute.
+        template: Template of the encoders with a model. None for title and text.
+        precision: Number format in which the models compute.
         runtime: Library that runs these models.
         lexical: Other arguments of BM25.
 
@@ -45,9 +48,9 @@ def make_encoders(
     encoders: dict[str, Encoder] = {}
     for part in spec.split(","):
         name, given, model = (text.strip() for text in part.partition("="))
-        if name not in ("bm25", "chars", "dense", "sparse", "native"):
+        if name not in ("bm25", "chars", "native", *_MODELS):
             raise InvalidArgumentError(
-                f"--retrievers has {part.strip()!r}: known are bm25, chars, dense=MODEL, sparse=MODEL and "
+                f"--retrievers has {part.strip()!r}: known are bm25, chars, dense=MODEL, sparse=MODEL, late=MODEL and "
                 f"native=ANALYZER, as in {EXAMPLE}."
             )
         if name in encoders:
@@ -67,16 +70,18 @@ def make_encoders(
         elif not model:
             raise InvalidArgumentError(f"--retrievers: {name} needs a model, a folder or a hub name, as in {EXAMPLE}.")
         else:
-            make = Dense if name == "dense" else Sparse
+            make = find("encoder", _MODELS[name])
             encoders[name] = make(model, template=template, precision=precision, runtime=runtime)
     for option, wanted in lexical.items():
         if wanted is not None and "bm25" not in encoders:
             raise InvalidArgumentError(f"--{option} is for bm25, which --retrievers {spec} does not have.")
-    if (precision or runtime) and not {"dense", "sparse"} & encoders.keys():
+    if (precision or runtime) and not _MODELS.keys() & encoders.keys():
         option = "precision" if precision else "runtime"
-        raise InvalidArgumentError(f"--{option} is for dense and sparse, which --retrievers {spec} does not have.")
-    if template is not None and not {"dense", "sparse"} & encoders.keys():
         raise InvalidArgumentError(
-            f"--template is for dense and sparse, which --retrievers {spec} does not have. bm25 takes --fields."
+            f"--{option} is for dense, sparse and late, which --retrievers {spec} does not have."
+        )
+    if template is not None and not _MODELS.keys() & encoders.keys():
+        raise InvalidArgumentError(
+            f"--template is for dense, sparse and late, which --retrievers {spec} does not have. bm25 takes --fields."
         )
     return encoders

@@ -20,7 +20,7 @@ from hybridsearch.fusion import JudgedFusion
 from hybridsearch.messages import warn
 from hybridsearch.progress import progress_bar
 from hybridsearch.ranking import Ranking
-from hybridsearch.rerank import Reranker
+from hybridsearch.rerank import LateInteraction, Reranker
 from hybridsearch.search import HybridSearch
 
 Judge: TypeAlias = "Scorer | Dense | Judgements"
@@ -175,7 +175,7 @@ def _keep(
 
 def _check_judge(judge: object, search: HybridSearch) -> None:
     """Refuse a judge that is a retriever, and warn of one with the same backbone."""
-    if isinstance(judge, Encoder) and not isinstance(judge, Dense):
+    if isinstance(judge, Encoder) and not isinstance(judge, Dense | Reranker):
         raise InvalidArgumentError(
             f"A judge is a reranker, a Dense encoder, a function or Judgements, not {arguments.shown(judge)}."
         )
@@ -185,7 +185,9 @@ def _check_judge(judge: object, search: HybridSearch) -> None:
         )
     for name, encoder in search.retrievers.items():
         own, theirs = getattr(judge, "model", None), getattr(encoder, "model", None)
-        if judge is encoder or (isinstance(judge, Dense) and own is not None and _digest(own) == _digest(theirs)):
+        both_late = isinstance(judge, LateInteraction) and isinstance(encoder, LateInteraction)
+        alike = isinstance(judge, Dense) or both_late
+        if judge is encoder or (alike and own is not None and _digest(own) == _digest(theirs)):
             raise InvalidArgumentError(
                 f"The judge is the retriever {name!r} of the index, and would prefer its own documents: use a model "
                 "that is no part of the index."

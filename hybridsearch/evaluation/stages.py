@@ -163,7 +163,7 @@ class Stages:
         """Everything on which a retriever's answers depend, apart from the documents."""
         read = [] if search.passages is None else [json.dumps(search.passages.to_json(), sort_keys=True)]
         digest = query_digest(search.retrievers[name])
-        return [name, digest, *sorted(search.backend.capabilities.approximate), *read]
+        return [name, digest, *_approximate(search, name), *read]
 
     def index_digest(self, search: HybridSearch) -> str:
         """A digest that changes with every change of the index or engine.
@@ -342,8 +342,15 @@ class _PairScores:
 
 def _asked_key(search: HybridSearch, plan: SystemPlan, name: str) -> tuple[Any, ...]:
     """A key that is equal for plans that share answers. An approximate search of another depth has other answers."""
-    approximate = search.backend.capabilities.approximate
-    return id(search), name, repr(plan.filter), plan.depth if approximate else None, plan.feedback_of(name)
+    depth = plan.depth if _approximate(search, name) else None
+    return id(search), name, repr(plan.filter), depth, plan.feedback_of(name)
+
+
+def _approximate(search: HybridSearch, name: str) -> list[str]:
+    """The kind of a retriever if its search may miss a document. Otherwise nothing."""
+    schema = search.backend.open()
+    kinds = [] if schema is None else [schema.retrievers[name].kind]
+    return [kind for kind in kinds if kind in search.backend.capabilities.approximate]
 
 
 _SCHEMA = pa.schema(

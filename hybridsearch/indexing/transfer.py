@@ -21,6 +21,7 @@ from hybridsearch.ranking import Ranking
 from hybridsearch.vectors import (
     DenseVectors,
     EncodedBatch,
+    MultiVectors,
     QueryVector,
     SparseQuery,
     SparseVectors,
@@ -36,6 +37,7 @@ RECALL = 0.9
 """Share of an exact engine's hits that an approximate engine must find."""
 
 _QUERY_TERMS = 16
+_QUERY_TOKENS = 32
 _SAME_LENGTH = 1e-6
 
 
@@ -276,7 +278,7 @@ class Transfer:
 
 
 def _queries(batch: EncodedBatch, row: int, schema: Schema) -> dict[str, QueryVector]:
-    """Queries from one document, by retriever: its dense vector, its largest terms, or its first words.
+    """Queries from one document, by retriever: its dense vector, its first tokens, largest terms or first words.
 
     If the retriever reads passages, they are from the document's first passage.
     """
@@ -293,6 +295,10 @@ def _queries(batch: EncodedBatch, row: int, schema: Schema) -> dict[str, QueryVe
         if isinstance(vectors, DenseVectors):
             if vectors.array[row].any():
                 queries[name] = vectors.array[row].copy()
+            continue
+        if isinstance(vectors, MultiVectors):
+            if len(tokens := vectors.of_row(row)):
+                queries[name] = tokens[:_QUERY_TOKENS].astype(np.float32)
             continue
         matrix, terms = vectors.matrix, vectors.vocabulary.terms
         cells = slice(int(matrix.indptr[row]), int(matrix.indptr[row + 1]))

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from hybridsearch.arguments import number, shown, whole_number
 from hybridsearch.errors import InvalidArgumentError
-from hybridsearch.vectors import DenseVectors, Vectors
+from hybridsearch.vectors import MultiVectors, SparseVectors, Vectors
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,10 +89,11 @@ class MMR:
 def similarities(vectors: Vectors) -> NDArray[np.float32]:
     """The cosine of each pair of rows, of shape (rows, rows), float32. Rows of zeros have the similarity 0.
 
-    Term frequencies and weights are damped by log(1 + x), so that no single term decides.
+    Term frequencies and weights are damped by log(1 + x), so that no single term decides. Of multi-vectors the means
+    are compared.
     """
-    if isinstance(vectors, DenseVectors):
-        rows = vectors.array.astype(np.float64)
+    if not isinstance(vectors, SparseVectors):
+        rows = (vectors.pooled() if isinstance(vectors, MultiVectors) else vectors.array).astype(np.float64)
         products = rows @ rows.T
     else:
         damped = vectors.matrix.astype(np.float64)

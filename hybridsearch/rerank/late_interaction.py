@@ -1,8 +1,8 @@
-"""The reranker that compares the vectors of tokens: late interaction, as in ColBERT."""
+"""Late interaction, as in ColBERT: the vectors of tokens are compared, by a retriever or by a reranker."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -10,18 +10,19 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridsearch.arguments import number, path, whole_number, whole_number_or_none
-from hybridsearch.backends import Fingerprint
+from hybridsearch.arguments import number, path, whole_number
+from hybridsearch.backends import Fingerprint, RetrieverSchema
 from hybridsearch.documents import Document
 from hybridsearch.encoders.batching import Task, outputs, read_words, run_batches
-from hybridsearch.encoders.fields import reader
-from hybridsearch.encoders.models import LazyModel, check_texts
+from hybridsearch.encoders.models import LazyModel, around_blanks, check_texts
+from hybridsearch.encoders.neural import ModelEncoder
 from hybridsearch.encoders.runtimes import Precision, Runtime
-from hybridsearch.errors import EncodingError
+from hybridsearch.errors import EncodingError, InvalidArgumentError
 from hybridsearch.passages import with_passages
+from hybridsearch.progress import progress_bar
 from hybridsearch.rerank.base import check_pairs
 from hybridsearch.rerank.kept_tokens import BYTES, KeptTokens, TokenCode
-from hybridsearch.vectors import PassageSpans
+from hybridsearch.vectors import MultiVectors, PassageSpans
 
 if TYPE_CHECKING:
     from sentence_transformers import MultiVectorEncoder
@@ -60,13 +61,17 @@ class _Token(NamedTuple):
     place: tuple[int, int] | tuple[None, None]  # of the word in the document's text
 
 
-class LateInteraction:
-    """A reranker that compares each token of the query with each token of a document.
+class LateInteraction(ModelEncoder[MultiVectors]):
+    """A retriever or a reranker that compares each token of the query with each token of a document.
 
     A model makes a vector of each token, of the query and of the document apart. Each token of the query counts with
     its largest similarity to a token of the document. The score is the sum (MaxSim, from Khattab and Zaharia,
     "ColBERT", SIGIR 2020), and the mean for a model that was trained so. The scores are those of
     `MultiVectorEncoder.similarity`.
+
+    As a retriever, `hs.HybridSearch({"late": hs.LateInteraction(model)})`, it finds documents by itself, and the index
+    stores the token vectors, 2 bytes a number. The memory backend and Qdrant can do this. The arguments `top_k`,
+    `passages`, `keep` and `blend` are for a reranker, which every engine can have.
 
     Args:
         model: Folder of the model, its name on the Hugging Face hub, or a loaded `MultiVectorEncoder` of
@@ -103,7 +108,12 @@ class LateInteraction:
     >>> documents = [Document("a", "Lift grows with the angle of attack."), Document("b", "Heat is lost.")]
     >>> late.rerank(["Does the angle change lift?"], [documents])[0].round(1).tolist()
     [5.4, 1.4]
+    >>> vectors = late.encode_documents([document.content for document in documents])
+    >>> vectors.array.shape, vectors.counts.tolist()
+    ((16, 384), [10, 6])
     """
+
+    _type = "late-interaction"
 
     def __init__(
         self,
@@ -128,9 +138,7 @@ class LateInteraction:
         self._keep = keep if isinstance(keep, bool) else str(path("keep", keep))
         self._kept: KeptTokens | None = None
         self.blend = float(number("blend", blend, least=0, most=1))
-        self._template = {} if template is None else {"template": template}
-        self._read = reader(template)
-        self.model = LazyModel(
+        lazy = LazyModel(
             model,
             "MultiVectorEncoder",
             max_length,
@@ -141,10 +149,82 @@ class LateInteraction:
             trust_remote_code,
             revision,
         )
-        self._batch_tokens = whole_number_or_none("batch_tokens", batch_tokens)
+        super().__init__(lazy, {"template": template}, batch_tokens, cache=False)
 
     def __repr__(self) -> str:
         return f"LateInteraction({self.model.written(**self._others())})"
+
+    @property
+    def dimensions(self) -> int:
+        """Number of dimensions of a token vector. The model is loaded."""
+        return int(self.vectors(["dimensions"], "query")[0].shape[1])
+
+    def encode_documents(self, texts: Sequence[str], *, show_progress_bar: bool = False) -> MultiVectors:
+        """Make the token vectors of documents, for an index.
+
+        Args:
+            texts: Texts of the documents. A blank text gets no vector.
+            show_progress_bar: Whether to show a progress bar on standard error.
+
+        Returns:
+            Vectors as float16 numbers, with one row for each text, in order.
+
+        Raises:
+            EncodingError: The model gives NaN or infinity, or a number that exceeds 65,504.
+        """
+        check_texts(texts)
+        rows: list[NDArray[np.float16]] = []
+        truncated = 0
+        with progress_bar("Encoding", texts, show_progress_bar, "texts") as advance:
+            for start in range(0, len(texts), WINDOW):
+                window = texts[start : start + WINDOW]
+                made: dict[str, NDArray[np.float16]] = {}
+                cut: dict[str, bool] = {}
+                new = [text for text in dict.fromkeys(window) if text.strip()]
+                for batch, of_batch, are_cut in self._batches(new, "document"):
+                    for place, of_text, is_cut in zip(batch.tolist(), of_batch, are_cut.tolist(), strict=True):
+                        with np.errstate(over="ignore"):  # `MultiVectors` refuses infinity
+                            made[new[place]] = of_text.astype(np.float16)
+                        cut[new[place]] = is_cut
+                empty = np.empty((0, next(iter(made.values())).shape[1] if made else self.dimensions), np.float16)
+                rows += [made.get(text, empty) for text in window]
+                truncated += sum(cut.get(text, False) for text in window)
+                advance(len(window))
+        return MultiVectors.of(rows, rows[0].shape[1] if rows else self.dimensions, truncated)
+
+    def encode_queries(self, texts: Sequence[str]) -> list[NDArray[np.float32]]:
+        """Make the token vectors of queries, for a search.
+
+        Args:
+            texts: Texts of the queries. A blank text gets no vector.
+
+        Returns:
+            For each text, in order, a float32 array of shape (tokens, dimensions). For a model whose score is a mean,
+            they are divided by the number of tokens.
+
+        Raises:
+            EncodingError: The model gives NaN or infinity.
+        """
+
+        def encode(some: list[str], numbers: list[int]) -> list[NDArray[np.float32]]:
+            found = self.vectors(some, "query")
+            return [of_text / np.float32(max(len(of_text), 1)) for of_text in found] if self._is_mean() else found
+
+        return around_blanks(texts, encode, lambda: np.empty((0, self.dimensions), dtype=np.float32))
+
+    def schema(self) -> RetrieverSchema:
+        """Describe the retriever for the index. The model is loaded, to find its dimensions.
+
+        Raises:
+            InvalidArgumentError: An argument is given that only a reranker has.
+        """
+        others = [name for name in self._others() if name not in ("top_k", "template")]
+        if others:
+            raise InvalidArgumentError(
+                f"The argument {others[0]!r} of LateInteraction is for a reranker, because an index stores the token "
+                "vectors of a retriever: leave it out."
+            )
+        return RetrieverSchema("multi_vector", self.fingerprint(), self._description(), self.dimensions)
 
     def rerank(self, queries: Sequence[str], documents: Sequence[Sequence[Document]]) -> list[NDArray[np.float64]]:
         """Score the first documents of each query. A larger score is better.
@@ -279,6 +359,15 @@ class LateInteraction:
             EncodingError: The model gives NaN or infinity.
         """
         check_texts(texts)
+        found: dict[int, NDArray[np.float32]] = {}
+        for batch, rows, _ in self._batches(texts, task):
+            found.update(zip(batch.tolist(), rows, strict=True))
+        return [found[place] for place in range(len(texts))]
+
+    def _batches(
+        self, texts: Sequence[str], task: Task
+    ) -> Iterator[tuple[NDArray[np.intp], list[NDArray[np.float32]], NDArray[np.bool_]]]:
+        """Batches of positions, with their token vectors and whether the texts are longer than the model reads."""
 
         def embed(batch: NDArray[np.intp]) -> list[NDArray[np.float32]]:
             features = outputs(self.model, [texts[position] for position in batch], task)
@@ -286,16 +375,14 @@ class LateInteraction:
             counted = features["attention_mask"].bool().cpu().numpy()
             return [of_text[mask] for of_text, mask in zip(rows, counted, strict=True)]
 
-        found: dict[int, NDArray[np.float32]] = {}
         budget = self._batch_tokens
-        for batch, rows, _ in run_batches(self.model, texts, embed, task, budget=budget, gpu_budget=GPU_BATCH_TOKENS):
-            found.update(zip(batch.tolist(), rows, strict=True))
-        for place, of_text in found.items():
-            if not np.isfinite(of_text).all():
-                raise EncodingError(
-                    f"The model {self.model.name!r} gives NaN or infinity for the {task} {texts[place]!r:.80}."
-                )
-        return [found[place] for place in range(len(texts))]
+        for batch, rows, cut in run_batches(self.model, texts, embed, task, budget=budget, gpu_budget=GPU_BATCH_TOKENS):
+            for place, of_text in zip(batch.tolist(), rows, strict=True):
+                if not np.isfinite(of_text).all():
+                    raise EncodingError(
+                        f"The model {self.model.name!r} gives NaN or infinity for the {task} {texts[place]!r:.80}."
+                    )
+            yield batch, rows, cut
 
     def _documents(self, texts: Sequence[str]) -> tuple[TokenCode | None, Sequence[NDArray[Any]]]:
         """The token vectors of documents, or their codes if they are kept."""
@@ -343,14 +430,10 @@ class LateInteraction:
     def _is_mean(self) -> bool:
         return bool(self.model.get().similarity_fn_name == "meanmaxsim")
 
-    def text_of(self, document: Document) -> str:
-        """Make the text that the model reads of a document."""
-        return self._read(document)
-
     def fingerprint(self) -> Fingerprint:
         """Name the model's content and the settings that scores depend on. Files are read, but no model is loaded."""
-        rounded = {"rounded": BYTES} if self._keep else {}
-        return Fingerprint("late-interaction", {**self.model.identity(), **rounded, **self._template})
+        own = super().fingerprint()
+        return replace(own, settings={**own.settings, "rounded": BYTES}) if self._keep else own
 
     def to_json(self) -> dict[str, Any] | None:
         """Convert the reranker to a dict that JSON can hold. None if the model was given as an object."""
@@ -362,7 +445,7 @@ class LateInteraction:
         passages = {} if self.passages == 1 else {"passages": self.passages}
         keep = {"keep": self._keep} if self._keep else {}
         blend = {"blend": self.blend} if self.blend else {}
-        return {"top_k": self.top_k, **passages, **keep, **blend, **self._template}
+        return {"top_k": self.top_k, **passages, **keep, **blend, **self._settings}
 
 
 def maxsim(

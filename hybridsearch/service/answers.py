@@ -109,6 +109,9 @@ class Explanation(Selected):
     terms: dict[str, dict[str, float]] = Field(description="Matched terms by retriever, with what each adds.")
     blend: float = Field(default=0.0, description="Weight of the fused score in the score after reranking.")
     matches: list[TokenMatch] = Field(default=[], description="Tokens that a late-interaction reranker matched.")
+    token_matches: dict[str, list[TokenMatch]] = Field(
+        default={}, description="Tokens that late-interaction retrievers matched, by retriever."
+    )
     notes: list[str] = []
     feedback: dict[str, Expansion] = Field(default={}, description="What feedback did to the query, by retriever.")
 
@@ -148,7 +151,7 @@ class ManyResults(BaseModel):
 class Retriever(BaseModel):
     """A retriever of an index."""
 
-    kind: Literal["lexical", "sparse", "dense", "text"]
+    kind: Literal["lexical", "sparse", "dense", "multi_vector", "text"]
     fingerprint: str
     dimensions: int | None
     metric: str | None

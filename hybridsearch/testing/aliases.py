@@ -11,7 +11,7 @@ import pytest
 from hybridsearch.backends import Aliased, Capabilities, Fingerprint, Kind, Request, Schema
 from hybridsearch.errors import FingerprintMismatchError, IndexExistsError
 from hybridsearch.testing import samples
-from hybridsearch.testing.base import KINDS, Base, Kinds, ask, check, put, require_kind
+from hybridsearch.testing.base import KINDS, TERM_KINDS, Base, Kinds, ask, check, put, require_kind
 from hybridsearch.testing.samples import Item
 
 Fill: TypeAlias = Callable[..., Aliased]
@@ -159,7 +159,7 @@ class AliasTests(Base):
             lambda: live.upsert(batch),
             lambda: list(live.scan()),
         ]
-        if kind != "dense":
+        if kind in TERM_KINDS:
             uses.append(lambda: live.explain(Request(kind, query, 3), ["d0"]))
         for use in uses:
             with pytest.raises(FingerprintMismatchError, match=rf"{name_of(new)}.*\({kind}\).*open it again"):

@@ -22,7 +22,8 @@ Kinds: TypeAlias = tuple[Kind, ...]
 
 _LOADED = pytest.StashKey[dict[str, Backend]]()
 
-KINDS: Kinds = ("lexical", "sparse", "dense")
+KINDS: Kinds = ("lexical", "sparse", "dense", "multi_vector")
+TERM_KINDS: Kinds = ("lexical", "sparse")
 
 
 class Base:
@@ -59,7 +60,7 @@ class Base:
     @pytest.fixture
     def term_kinds(self, kinds: Kinds) -> Kinds:
         """The kinds whose vectors are made of terms. Skips the test if there are none."""
-        return _some(tuple(kind for kind in kinds if kind != "dense"), "lexical or sparse retrievers")
+        return _some(tuple(kind for kind in kinds if kind in TERM_KINDS), "lexical or sparse retrievers")
 
     @pytest.fixture
     def exact_kinds(self, kinds: Kinds, capabilities: Capabilities) -> Kinds:
@@ -80,6 +81,11 @@ class Base:
     def dense(self, capabilities: Capabilities) -> Kind:
         """The kind "dense". Skips the test if the backend does not store it."""
         return require_kind("dense", capabilities)
+
+    @pytest.fixture
+    def multi_vector(self, capabilities: Capabilities) -> Kind:
+        """The kind "multi_vector". Skips the test if the backend does not store it."""
+        return require_kind("multi_vector", capabilities)
 
     @pytest.fixture
     def schema(self, capabilities: Capabilities) -> Schema:

@@ -19,6 +19,9 @@ from hybridsearch.testing.base import Base, Kinds, Load, case, check, put, requi
 from hybridsearch.testing.samples import Item
 from hybridsearch.vectors import QueryVector, SparseQuery, Vectors
 
+_FED: Kinds = ("lexical", "sparse", "dense")
+"""The kinds of retrievers that take feedback."""
+
 
 class FeedbackTests(Base):
     """Tests of `document_frequencies`, for a backend that has it, and of the second pass of a search with feedback."""
@@ -65,7 +68,7 @@ class FeedbackTests(Base):
         self, filled: Backend, schema: Schema, kinds: Kinds
     ) -> None:
         items = {item.id: item for item in samples.random_items()}
-        for kind in kinds:
+        for kind in (kind for kind in kinds if kind in _FED):
             methods: list[Feedback] = [Rocchio(4, 0.7, 0.3)]
             if kind == "lexical":
                 methods = [RM3(5, 4, 0.6, 1.0), *([RM3(max_share=0.25)] if isinstance(filled, Counted) else [])]
@@ -97,7 +100,7 @@ class FeedbackTests(Base):
         if not isinstance(backend, Vectored):
             pytest.skip("the backend declares no vectors of single documents")
         method = Rocchio(3, 0.5, 0.5)
-        for kind in (kind for kind in kinds if kind != "lexical"):
+        for kind in (kind for kind in kinds if kind in _FED[1:]):
             requests = [Request(kind, query, 10) for query in samples.random_queries(kind, 2)]
             first, second = _both_passes(backend, of_passages, kind, method, requests)
             for request, ranking, expanded in zip(requests, first, second, strict=True):

@@ -14,7 +14,7 @@ from hybridsearch.errors import BackendError, HybridSearchError, IndexExistsErro
 from hybridsearch.testing import samples
 from hybridsearch.testing.base import Base, Connect, Kinds, case, check, find_all, put, require
 from hybridsearch.testing.samples import DIMENSIONS
-from hybridsearch.vectors import DenseVectors, EncodedBatch, QueryVector, Vectors
+from hybridsearch.vectors import DenseVectors, EncodedBatch, MultiVectors, QueryVector, Vectors
 
 _OTHER_DIMENSIONS = (DIMENSIONS - 1, DIMENSIONS + 1, 0)
 
@@ -111,6 +111,21 @@ class MisuseTests(Base):
             with case(dimensions=dimensions), pytest.raises(HybridSearchError):
                 filled.search([Request(dense, np.ones(dimensions, dtype=np.float32), 1)])
 
+    def test_token_vectors_of_other_dimensions_are_refused_and_nothing_is_stored(
+        self, backend: Backend, schema: Schema, multi_vector: Kind
+    ) -> None:
+        batch = put(backend, [samples.plain("a")], schema)
+        for dimensions in _OTHER_DIMENSIONS:
+            with case(dimensions=dimensions):
+                wrong = MultiVectors.of([np.ones((2, dimensions), dtype=np.float32)], dimensions)
+                with pytest.raises(HybridSearchError):
+                    backend.upsert(EncodedBatch([samples.plain("b").document], {**batch.vectors, multi_vector: wrong}))
+                backend.refresh()
+                assert find_all(backend, multi_vector) == {"a"}
+        for shape in ((2, DIMENSIONS - 1), (DIMENSIONS,), (1, 1, DIMENSIONS)):
+            with case(shape=shape), pytest.raises(HybridSearchError):
+                backend.search([Request(multi_vector, np.ones(shape, dtype=np.float32), 1)])
+
     def test_vectors_of_another_kind_are_refused(self, backend: Backend, schema: Schema, kinds: Kinds) -> None:
         batch = put(backend, [samples.plain("a")], schema)
         for kind in kinds:
@@ -165,10 +180,10 @@ def _another(kind: Kind) -> Kind:
 
 
 def _spoilt_query(kind: Kind, value: float) -> QueryVector:
-    if kind == "dense":
+    if kind in ("dense", "multi_vector"):
         query = np.ones(DIMENSIONS, dtype=np.float32)
         query[3] = value
-        return query
+        return query if kind == "dense" else query[None]
     return samples.sparse_query({"common": value})
 
 
@@ -178,6 +193,10 @@ def _spoil(vectors: Vectors, value: float) -> Callable[[], Vectors]:
         array = vectors.array.copy()
         array[0, 0] = value
         return lambda: replace(vectors, array=array)
+    if isinstance(vectors, MultiVectors):
+        tokens = vectors.array.copy()
+        tokens[0, 0] = value
+        return lambda: replace(vectors, array=tokens)
     matrix = vectors.matrix.copy()
     matrix.data[0] = value
     return lambda: replace(vectors, matrix=matrix)

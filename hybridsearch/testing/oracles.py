@@ -58,6 +58,8 @@ def _scores(
     if isinstance(query, SparseQuery):
         scores = bm25(items, query, average_length) if kind == "lexical" else sparse_dot(items, query)
         return [score if score > 0 else None for score in scores.tolist()]
+    if kind == "multi_vector":
+        return [maxsim(item.multi_vector, query) if len(item.multi_vector) and query.any() else None for item in items]
     return [
         None
         if item.vector is None or not item.vector.any() or not query.any()
@@ -106,6 +108,12 @@ def dense_score(vector: NDArray[np.float32], query: NDArray[np.float32], metric:
     """The inner product. For the metric "euclidean", minus the distance."""
     v, q = vector.astype(np.float64), query.astype(np.float64)
     return -float(np.linalg.norm(v - q)) if metric == "euclidean" else float(v @ q)
+
+
+def maxsim(tokens: NDArray[np.float16], query: NDArray[np.float32]) -> float:
+    """The sum, over the vectors of the query, of the largest inner product with a vector of a document."""
+    products = query.astype(np.float64) @ tokens[:, : query.shape[1]].astype(np.float64).T
+    return float(products.max(axis=1).sum())
 
 
 def check_ranking(

@@ -17,7 +17,7 @@ from hybridsearch.ranking import EMPTY, Ranking
 from hybridsearch.testing import samples
 from hybridsearch.testing.base import Base, Connect, Kinds, Load, ask, case, frozen_average, put, require
 from hybridsearch.testing.oracles import check_ranking, right_passages, right_scores
-from hybridsearch.testing.samples import DIMENSIONS, Item, long, sparse_query
+from hybridsearch.testing.samples import DIMENSIONS, Item, long
 from hybridsearch.testing.storage import vector_of
 from hybridsearch.vectors import EncodedBatch, Metric, PassageSpans, QueryVector
 
@@ -211,7 +211,7 @@ class PassageTests(Base):
             (ranking,) = opened.search([Request(kind, query, 10, passages=5)])
             assert ranking.passages is not None, kind
             assert [len(passages) for passages in ranking.passages.values()] == [1], kind
-            assert opened.search([Request(kind, _nothing(kind), 10, passages=5)]) == [EMPTY], kind
+            assert opened.search([Request(kind, samples.nothing(kind), 10, passages=5)]) == [EMPTY], kind
 
     def test_explained_terms_are_those_of_the_best_passage(self, long_items: Backend, term_kinds: Kinds) -> None:
         require(long_items.capabilities.explain, "explain")
@@ -416,7 +416,3 @@ def _turned(cosine: float) -> np.ndarray[Any, np.dtype[np.float32]]:
     away = np.ones(DIMENSIONS)
     away[: DIMENSIONS // 2] = -1
     return samples.unit(cosine * samples.unit(np.ones(DIMENSIONS)) + (1 - cosine**2) ** 0.5 * samples.unit(away))
-
-
-def _nothing(kind: Kind) -> QueryVector:
-    return np.zeros(DIMENSIONS, dtype=np.float32) if kind == "dense" else sparse_query({})

@@ -56,6 +56,33 @@ class RankingTests(Base):
             check(backend, dense, items, query, metric=metric)
         backend.close()
 
+    def test_each_vector_of_a_query_counts_with_its_most_similar_token(
+        self, backend: Backend, schema: Schema, multi_vector: Kind
+    ) -> None:
+        """Documents of no token, one, two and many, and tokens that are equal, opposite and longer than others."""
+        one, two = axis(1.0), axis(1.0, 1)
+        of_tokens = {
+            "both": [one, two],
+            "both, twice": [one, two, two, one],
+            "none": [],
+            "opposite": [one, -one],
+            "second": [two],
+            "third": [axis(0.5, 2)] * 70,
+            "zero": [np.zeros_like(one)],
+        }
+        items = [
+            Item(id, tokens=np.array(tokens, np.float32).reshape(len(tokens), DIMENSIONS))
+            for id, tokens in of_tokens.items()
+        ]
+        put(backend, items, schema)
+        for query in ([one], [two, one], [one, one, -two], [axis(3.0, 2)], [one, np.zeros_like(one)], [one] * 40):
+            for k in (1, 3, 10):
+                check(backend, multi_vector, items, np.stack(query), k)
+        assert ask(backend, multi_vector, np.stack([one, two])).ids == (
+            *("both", "both, twice", "opposite", "second"),
+            *("third", "zero"),
+        )
+
     def test_distance_to_the_same_point_is_zero(self, connect: Connect, dense: Kind) -> None:
         schema = samples.make_schema(frozenset({dense}), "euclidean")
         items = samples.random_items(20)
@@ -86,7 +113,8 @@ class RankingTests(Base):
         ]
         put(backend, items, schema)
         for kind in kinds:
-            query = axis(1.0) if kind == "dense" else sparse_query({"wing": 1.0})
+            vectors: dict[Kind, QueryVector] = {"dense": axis(1.0), "multi_vector": axis(1.0)[None]}
+            query = vectors.get(kind, sparse_query({"wing": 1.0}))
             assert ask(backend, kind, query, 2).ids == ("exact", "both"), kind
 
     def test_an_empty_index_answers_with_no_hits(self, backend: Backend, kinds: Kinds) -> None:
@@ -95,7 +123,7 @@ class RankingTests(Base):
 
     def test_an_empty_query_finds_nothing(self, filled: Backend, kinds: Kinds) -> None:
         for kind in kinds:
-            assert ask(filled, kind, _nothing(kind)) == EMPTY, kind
+            assert ask(filled, kind, samples.nothing(kind)) == EMPTY, kind
 
     def test_a_document_without_vectors_is_never_found_but_counts(
         self, backend: Backend, schema: Schema, kinds: Kinds
@@ -162,7 +190,7 @@ class RankingTests(Base):
             Request(kind, query, k, filter)
             for number in range(3)
             for kind in kinds
-            for query in [samples.random_queries(kind, 5)[number], _nothing(kind)]
+            for query in [samples.random_queries(kind, 5)[number], samples.nothing(kind)]
             for k in (1, 10, 100)
             for filter in _some_filters(filled)
         ]
@@ -198,7 +226,11 @@ class RankingTests(Base):
     def test_two_retrievers_of_one_kind_live_side_by_side(self, connect: Connect, any_kind: Kind) -> None:
         average = frozen_average(connect("two").capabilities)
         base = samples.make_schema(frozenset({any_kind}), average_length=average).retrievers[any_kind]
-        other = replace(base, dimensions=5, metric="dot") if any_kind == "dense" else base
+        others: dict[Kind, RetrieverSchema] = {
+            "dense": replace(base, dimensions=5, metric="dot"),
+            "multi_vector": replace(base, dimensions=5),
+        }
+        other = others.get(any_kind, base)
         names: dict[str, RetrieverSchema] = {"first-One_1": base, "second": other}
         left, right = samples.random_items(20, seed=3), samples.random_items(20, seed=4)
         right = [
@@ -214,7 +246,7 @@ class RankingTests(Base):
         backend.upsert(EncodedBatch(documents, dict(zip(names, batches, strict=True))))
         backend.refresh()
         query = samples.random_queries(any_kind, 1)[0]
-        second = query[: other.dimensions] if isinstance(query, np.ndarray) else query
+        second = query[..., : other.dimensions] if isinstance(query, np.ndarray) else query
         rankings = backend.search([Request("first-One_1", query, 5), Request("second", second, 5)])
         tolerance = backend.capabilities.score_tolerance[any_kind]
         approximate = any_kind in backend.capabilities.approximate
@@ -261,10 +293,6 @@ def axis(length: float, number: int = 0) -> np.ndarray[tuple[int], np.dtype[np.f
 def plain_at(id: str, length: float) -> Item:
     """An item whose vector is along the first axis."""
     return Item(id, {"x": 1}, {"x": 1.0}, axis(length))
-
-
-def _nothing(kind: Kind) -> QueryVector:
-    return np.zeros(DIMENSIONS, dtype=np.float32) if kind == "dense" else sparse_query({})
 
 
 def _some_filters(backend: Backend) -> list[Filter | None]:

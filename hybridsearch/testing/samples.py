@@ -17,6 +17,7 @@ from hybridsearch.vectors import (
     DenseVectors,
     EncodedBatch,
     Metric,
+    MultiVectors,
     PassageSpans,
     QueryVector,
     SparseQuery,
@@ -47,6 +48,8 @@ class Item:
         counts: Term frequencies, for the lexical retriever.
         weights: Term weights, for the sparse retriever.
         vector: Vector, for the dense retriever. None for a vector of zeros.
+        tokens: Vectors of the tokens, for the multi-vector retriever, of shape (tokens, dimensions). Default None:
+            `vector` alone.
         text: Text of the document.
         title: Title of the document.
         metadata: Metadata of the document.
@@ -62,6 +65,14 @@ class Item:
     title: str = ""
     metadata: Mapping[str, Any] = field(default_factory=dict)
     passages: Mapping[tuple[int, int], Item] = field(default_factory=dict)
+    tokens: NDArray[np.float32] | None = None
+
+    @property
+    def multi_vector(self) -> NDArray[np.float16]:
+        """The vectors of the tokens as they are stored. An item without a vector has none."""
+        if self.tokens is not None:
+            return self.tokens.astype(np.float16)
+        return np.zeros((0, DIMENSIONS), np.float16) if self.vector is None else self.vector[None].astype(np.float16)
 
     @property
     def parts(self) -> Mapping[tuple[int, int], Item]:
@@ -81,11 +92,20 @@ def plain(id: str, **parts: Any) -> Item:
 
 def common_query(kind: Kind) -> QueryVector:
     """A query that finds every plain item."""
+    if kind == "multi_vector":
+        return unit(np.ones(DIMENSIONS))[None]
     return unit(np.ones(DIMENSIONS)) if kind == "dense" else sparse_query({"common": 1.0})
 
 
+def nothing(kind: Kind) -> QueryVector:
+    """A query that is empty."""
+    if kind == "multi_vector":
+        return np.zeros((0, DIMENSIONS), dtype=np.float32)
+    return np.zeros(DIMENSIONS, dtype=np.float32) if kind == "dense" else sparse_query({})
+
+
 def random_items(count: int = 60, seed: int = 0, prefix: str = "d") -> list[Item]:
-    """Items that have a few words, random weights and random unit vectors."""
+    """Items that have a few words, random weights and random unit vectors, of which there is one for each word, too."""
     rng = np.random.default_rng(seed)
     popularity = 1 / np.arange(1.0, len(WORDS) + 1)
     items = []
@@ -103,7 +123,7 @@ def random_items(count: int = 60, seed: int = 0, prefix: str = "d") -> list[Item
                 metadata={"number": number, "parity": ("even", "odd")[number % 2]},
             )
         )
-    return items
+    return [replace(item, tokens=_units(rng, len(item.text.split()))) for item in items]
 
 
 def long(id: str, passages: Sequence[Item], metadata: Mapping[str, Any] | None = None) -> Item:
@@ -117,7 +137,8 @@ def long(id: str, passages: Sequence[Item], metadata: Mapping[str, Any] | None =
     for passage in passages:
         counts.update(passage.counts)
         weights |= passage.weights
-    return Item(id, counts, weights, passages[0].vector, text, metadata=metadata or {}, passages=spans)
+    first = passages[0]
+    return Item(id, counts, weights, first.vector, text, "", metadata or {}, spans, first.tokens)
 
 
 def long_items(count: int = 40, most: int = 6, seed: int = 0) -> list[Item]:
@@ -136,8 +157,10 @@ def long_items(count: int = 40, most: int = 6, seed: int = 0) -> list[Item]:
 
 
 def random_queries(kind: Kind, count: int = 8, seed: int = 1) -> list[QueryVector]:
-    """Queries of one to six words. For the kind "dense", random unit vectors."""
+    """Queries of one to six words. For the kind "dense", random unit vectors, and for "multi_vector" several each."""
     rng = np.random.default_rng(seed)
+    if kind == "multi_vector":
+        return [_units(rng, number % 3 * 9 + 1) for number in range(count)]
     if kind == "dense":
         return [unit(rng.standard_normal(DIMENSIONS)) for _ in range(count)]
     queries: list[QueryVector] = []
@@ -146,6 +169,11 @@ def random_queries(kind: Kind, count: int = 8, seed: int = 1) -> list[QueryVecto
         values = rng.integers(1, 3, len(words)) if kind == "lexical" else rng.gamma(2.0, size=len(words))
         queries.append(sparse_query(dict(zip(words, values.tolist(), strict=True))))
     return queries
+
+
+def _units(rng: np.random.Generator, count: int) -> NDArray[np.float32]:
+    """Random unit vectors, of shape (count, DIMENSIONS)."""
+    return np.stack([unit(rng.standard_normal(DIMENSIONS)) for _ in range(count)])
 
 
 def sparse_query(weights: Mapping[str, float]) -> SparseQuery:
@@ -174,6 +202,8 @@ def make_schema(
             retrievers[kind] = RetrieverSchema(kind, fingerprint, weighting=weighting, average_length=average_length)
         elif kind == "sparse":
             retrievers[kind] = RetrieverSchema(kind, fingerprint)
+        elif kind == "multi_vector":
+            retrievers[kind] = RetrieverSchema(kind, fingerprint, dimensions=dimensions)
         else:
             retrievers[kind] = RetrieverSchema(kind, fingerprint, dimensions=dimensions, metric=metric)
     return Schema(retrievers, {"suite": [1, "two", None]})
@@ -200,6 +230,9 @@ def encode(items: Sequence[Item], schema: Schema) -> EncodedBatch:
             vectors[name] = _sparse([item.counts for item in read])
         elif retriever.kind == "sparse":
             vectors[name] = _sparse([item.weights for item in read])
+        elif retriever.kind == "multi_vector":
+            dimensions = retriever.dimensions or 0
+            vectors[name] = MultiVectors.of([item.multi_vector[:, :dimensions] for item in read], dimensions)
         else:
             array = np.zeros((len(read), retriever.dimensions or 0), dtype=np.float32)
             for row, item in enumerate(read):

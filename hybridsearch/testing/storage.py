@@ -14,7 +14,7 @@ from hybridsearch.testing import samples
 from hybridsearch.testing.base import Base, Connect, Kinds, ask, assert_same, case, check, find_all, put, require
 from hybridsearch.testing.samples import Item, sparse_query
 from hybridsearch.testing.ties import ODD_IDS
-from hybridsearch.vectors import DenseVectors, EncodedBatch, SparseVectors
+from hybridsearch.vectors import DenseVectors, EncodedBatch, MultiVectors, SparseVectors, Vectors
 
 ODD_TERMS = [
     "a.b.c", ".", "..", "$gt", "$", "_", "-", "*", "with space", " ", "\t", "quote'\"", "back\\slash", "[MASK]",
@@ -170,7 +170,7 @@ class StorageTests(Base):
         items = samples.random_items(20)
         batch = put(backend, items, schema)
         for vectors in batch.vectors.values():
-            if isinstance(vectors, DenseVectors):
+            if isinstance(vectors, DenseVectors | MultiVectors):
                 vectors.array[:] = 7.0
             else:
                 vectors.matrix.data[:] = 7.0
@@ -315,8 +315,11 @@ def _rows(batch: EncodedBatch) -> list[tuple[Document, dict[str, Any]]]:
     ]
 
 
-def vector_of(vectors: SparseVectors | DenseVectors, row: int) -> dict[str, float] | list[float]:
-    """One vector: weights by term, or a list of floats."""
+def vector_of(vectors: Vectors, row: int) -> dict[str, float] | list[Any]:
+    """One vector: weights by term, or a list of floats. Of multi-vectors, a list of lists."""
+    if isinstance(vectors, MultiVectors):
+        tokens: list[Any] = vectors.of_row(row).tolist()
+        return tokens
     if isinstance(vectors, DenseVectors):
         return [float(value) for value in vectors.array[row]]
     matrix = vectors.matrix
@@ -338,6 +341,10 @@ def _assert_same_batch(batch: EncodedBatch, untouched: EncodedBatch) -> None:
         other = untouched.vectors[name]
         if isinstance(vectors, DenseVectors) and isinstance(other, DenseVectors):
             assert np.array_equal(vectors.array, other.array)
+            continue
+        if isinstance(vectors, MultiVectors) and isinstance(other, MultiVectors):
+            assert np.array_equal(vectors.array, other.array)
+            assert np.array_equal(vectors.offsets, other.offsets)
             continue
         assert isinstance(vectors, SparseVectors)
         assert isinstance(other, SparseVectors)

@@ -9,7 +9,7 @@ from hybridsearch.backends import Backend, Vectored
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.testing import samples
 from hybridsearch.testing.base import Base, Kinds, case
-from hybridsearch.vectors import DenseVectors
+from hybridsearch.vectors import DenseVectors, MultiVectors
 
 
 class VectorTests(Base):
@@ -31,6 +31,8 @@ class VectorTests(Base):
                     item, vectors = items[document.id], batch.vectors[kind]
                     if isinstance(vectors, DenseVectors):
                         np.testing.assert_array_equal(vectors.array[row], item.vector)
+                    elif isinstance(vectors, MultiVectors):
+                        np.testing.assert_array_equal(vectors.of_row(row), item.multi_vector)
                     else:
                         cells = vectors.matrix[[row]].tocoo()
                         found = {vectors.vocabulary.terms[c]: v for c, v in zip(cells.col, cells.data, strict=True)}

@@ -26,7 +26,7 @@ from hybridsearch.rerank import CrossEncoderReranker, LateInteraction, Reranker,
 from hybridsearch.search import HybridSearch
 from hybridsearch.training.data import Kind, TrainingData
 from hybridsearch.training.data.mined import Mined
-from hybridsearch.vectors import DenseVectors, QueryVector, SparseQuery, Vectors
+from hybridsearch.vectors import DenseVectors, QueryVector, SparseQuery, SparseVectors, Vectors
 
 if TYPE_CHECKING:
     from sentence_transformers import CrossEncoder, MultiVectorEncoder, SentenceTransformer, SparseEncoder
@@ -173,7 +173,7 @@ def _scorer(teacher: Teacher | str | Path) -> Scorer:
         teacher = Dense(teacher)
     elif "MultiVectorEncoder" in families:
         teacher = LateInteraction(teacher)
-    if isinstance(teacher, Encoder) and not isinstance(teacher, type):
+    if isinstance(teacher, Encoder) and not isinstance(teacher, type | Reranker):
         return _by_encoder(teacher)
     if isinstance(teacher, str | Path) or "CrossEncoder" in families:
         teacher = CrossEncoderReranker(teacher)
@@ -205,7 +205,7 @@ def _similarities(query: QueryVector, documents: Vectors, rows: list[int]) -> ND
         chosen = documents.array[rows].astype(np.float64)
         wide = np.asarray(query, dtype=np.float64)
         return -np.linalg.norm(chosen - wide, axis=1) if documents.metric == "euclidean" else chosen @ wide
-    if not isinstance(query, SparseQuery):
+    if not isinstance(query, SparseQuery) or not isinstance(documents, SparseVectors):
         raise InvalidArgumentError(
             "The teacher encodes queries and documents as vectors of different kinds. Take another teacher."
         )

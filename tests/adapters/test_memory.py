@@ -1,4 +1,7 @@
-"""The memory backend passes the conformance suite, in RAM, in a folder, and with HNSW for dense vectors."""
+"""The memory backend passes the conformance suite, in RAM, in a folder, and with HNSW for dense vectors.
+
+Token vectors are compared with those of all documents, or with those of the nearest 256.
+"""
 
 from __future__ import annotations
 
@@ -25,13 +28,13 @@ from hybridsearch.vectors import QueryVector
 class TestInRam(BackendSuite):
     @pytest.fixture
     def connect(self) -> Callable[[str], MemoryBackend]:
-        return lambda name: MemoryBackend(None)
+        return lambda name: MemoryBackend(None, multi_vector_candidates=None)
 
 
 class TestInAFolder(BackendSuite):
     @pytest.fixture
     def connect(self, tmp_path: Path) -> Callable[[str], MemoryBackend]:
-        return lambda name: MemoryBackend(tmp_path / name)
+        return lambda name: MemoryBackend(tmp_path / name, multi_vector_candidates=None)
 
 
 class TestWithHnsw(BackendSuite):
@@ -43,14 +46,19 @@ class TestWithHnsw(BackendSuite):
 
 TERMS = ["a", "b", "c", "d", "e"]
 ITEMS = st.builds(
-    lambda number, counts, vector: Item(
-        f"d{number}", counts, {t: n / 4 for t, n in counts.items()}, np.float32(vector)
+    lambda number, counts, vector, tokens: Item(
+        f"d{number}",
+        counts,
+        {t: n / 4 for t, n in counts.items()},
+        np.float32(vector),
+        tokens=np.array(tokens, np.float32).reshape(-1, 2),
     ),
     st.integers(0, 12),
     st.dictionaries(st.sampled_from(TERMS), st.integers(1, 3)),
     st.tuples(*[st.integers(-2, 2)] * 2),
+    st.lists(st.tuples(*[st.integers(-2, 2)] * 2), max_size=6),
 )
-SCHEMA = make_schema(frozenset({"lexical", "sparse", "dense"}), "dot", dimensions=2)
+SCHEMA = make_schema(frozenset({"lexical", "sparse", "dense", "multi_vector"}), "dot", dimensions=2)
 
 
 class AnySequence(RuleBasedStateMachine):
@@ -98,6 +106,7 @@ class AnySequence(RuleBasedStateMachine):
         for kind in ("lexical", "sparse"):
             self.compare(f"{whole}{kind}", kind, sparse_query(counts), k)
         self.compare(f"{whole}dense", "dense", np.float32(vector), k)
+        self.compare(f"{whole}multi_vector", "multi_vector", np.float32([vector, vector[::-1]]), k)
 
     def compare(self, name: str, kind: Kind, query: QueryVector, k: int) -> None:
         right = right_scores(kind, list(self.held.values()), query, "dot")
@@ -132,6 +141,7 @@ class AnySequenceOfPassages(AnySequence):
         check_passages(self.backend, "lexical", held, sparse_query(counts), k, listed)
         check_passages(self.backend, "sparse", held, sparse_query(counts), k, listed)
         check_passages(self.backend, "dense", held, np.float32(vector), k, listed, metric="dot")
+        check_passages(self.backend, "multi_vector", held, np.float32([vector, vector[::-1]]), k, listed)
 
 
 AnySequenceOfPassages.TestCase.settings = AnySequence.TestCase.settings = settings(

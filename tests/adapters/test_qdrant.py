@@ -565,7 +565,7 @@ def test_an_option_outside_its_range_is_an_invalid_argument(options: dict[str, A
 
 
 def test_a_servers_dense_search_is_approximate_unless_it_is_asked_to_be_exact() -> None:
-    assert QdrantBackend("qdrant://host/name").capabilities.approximate == {"dense"}
+    assert QdrantBackend("qdrant://host/name").capabilities.approximate == {"dense", "multi_vector"}
     assert not QdrantBackend("qdrant://host/name", dense="exact").capabilities.approximate
     assert not QdrantBackend(MEMORY).capabilities.approximate
 

@@ -25,7 +25,7 @@ from hybridsearch.errors import (
 )
 from hybridsearch.testing.samples import Item, encode, long, long_items, make_schema, with_passages
 from hybridsearch.testing.storage import vector_of
-from hybridsearch.vectors import DenseVectors, EncodedBatch, PassageSpans, SparseVectors, Vocabulary
+from hybridsearch.vectors import DenseVectors, EncodedBatch, MultiVectors, PassageSpans, SparseVectors, Vocabulary
 
 SCHEMA = Schema(
     {
@@ -77,7 +77,7 @@ def test_what_was_appended_comes_back_after_reopening(tmp_path: Path) -> None:
 
 
 def test_passages_come_back_with_their_vectors(tmp_path: Path) -> None:
-    schema = with_passages(make_schema(frozenset({"lexical", "sparse", "dense"})), beside=True)
+    schema = with_passages(make_schema(frozenset({"lexical", "sparse", "dense", "multi_vector"})), beside=True)
     items = [*long_items(300, seed=2), Item("nothing"), long("many", [Item("same")] * (GROUP_ROWS + 5)), Item("last")]
     given = encode(items, schema)
     store = CorpusStore.create(tmp_path / "corpus", schema)
@@ -107,6 +107,35 @@ def test_a_file_without_passages_has_the_columns_that_it_always_had(tmp_path: Pa
         "fixed_size_list<element: float>[3]",
     ]
     assert '"passages"' not in (tmp_path / "corpus" / "manifest.json").read_text()
+
+
+def test_token_vectors_are_lists_of_halves(tmp_path: Path) -> None:
+    schema = make_schema(frozenset({"multi_vector"}), dimensions=3)
+    given_batch = tokens_batch([2, 0, 5], 3)
+    store = CorpusStore.create(tmp_path / "corpus", schema)
+    store.append(given_batch)
+    path = store.path(store.parts[0])
+    assert str(pq.ParquetFile(path).schema_arrow.field("multi_vector").type) == "list<element: halffloat>"
+    rows = pq.read_table(path).to_pylist()
+    assert [(len(row["multi_vector"]), row["multi_vector.counts"]) for row in rows] == [(6, [2]), (0, [0]), (15, [5])]
+    (read,) = store.batches()
+    vectors = given_batch.vectors["multi_vector"]
+    assert [vector_of(read.vectors["multi_vector"], row) for row in range(3)] == [
+        vector_of(vectors, row) for row in range(3)
+    ]
+    store.close()
+
+
+def test_many_token_vectors_make_short_row_groups() -> None:
+    batch = tokens_batch([3, 0, *[1500] * 50], 512)
+    schema = make_schema(frozenset({"multi_vector"}), dimensions=512)
+    assert [len(table) for table in to_tables(batch, schema)] == [24, 22, 6]  # 32 MiB, and 1.5 MB a document
+
+
+def tokens_batch(counts: list[int], dimensions: int) -> EncodedBatch:
+    rows = [np.random.default_rng(count).standard_normal((count, dimensions)) for count in counts]
+    documents = [Document(f"d{row}", "text") for row in range(len(rows))]
+    return EncodedBatch(documents, {"multi_vector": MultiVectors.of(rows, dimensions)})
 
 
 def test_tombstones_hide_documents(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ import pytest
 import hybridsearch as hs
 from hybridsearch.encoders.cache import describe
 from hybridsearch.encoders.models import family_of
-from hybridsearch.errors import EncodingError, InvalidArgumentError
+from hybridsearch.encoders.spec import make_encoders
+from hybridsearch.errors import EncodingError, FingerprintMismatchError, InvalidArgumentError
 from hybridsearch.rerank import Reranker, blended, kept_tokens, late_interaction, make_reranker, read_reranker
 
 pytest.importorskip("sentence_transformers", reason="pip install 'hybridsearch[models]' for rerankers")
@@ -227,3 +228,103 @@ def test_nan_is_an_error(folder: Path) -> None:
         late.model.get()[0].model.embeddings.word_embeddings.weight[token] = float("nan")
     with pytest.raises(EncodingError, match=r"NaN or infinity for the document 'Wings\.'"):
         late.rerank(QUERIES, DOCUMENTS)
+
+
+# As a retriever
+
+
+@pytest.mark.parametrize("place", [None, "index", "qdrant://:memory:/late"])
+def test_a_retriever_ranks_as_the_reranker_scores(folder: Path, place: str | None, tmp_path: Path) -> None:
+    late = hs.LateInteraction(folder)
+    where = {} if place is None else {"backend": place if "://" in place else str(tmp_path / place)}
+    if place and "://" in place:
+        pytest.importorskip("qdrant_client", reason="pip install 'hybridsearch[qdrant]' for Qdrant")
+    search = hs.HybridSearch({"late": late, "bm25": hs.BM25()}, **where)
+    documents = [WING, *(one for of_query in DOCUMENTS for one in of_query if one is not WING)]
+    search.index(documents, show_progress_bar=False)
+    readable = [one for one in documents if one.content]
+    for query in QUERIES:
+        (scores,) = late.rerank([query], [readable])
+        hits = search.search(query, retrievers=["late"])
+        expected = {one.id: score for one, score in zip(readable, scores.tolist(), strict=True)}
+        assert {hit.id: hit.retrievers["late"].score for hit in hits} == pytest.approx(expected, abs=2e-4)
+        assert hits.ids == sorted(expected, key=expected.__getitem__, reverse=True)
+        matches = hits[0].explain().token_matches["late"]
+        assert sum(one.weight for one in matches) == pytest.approx(hits[0].retrievers["late"].score, abs=2e-4)
+    assert search.search("stall", filter={"id": {"$in": ["2", "4"]}}, retrievers=["late"]).ids != []
+    search.upsert(hs.Document("2", "Shock waves."))
+    search.delete(["1"])
+    assert "1" not in search.search("shock waves", retrievers=["late"]).ids
+    assert search.search("shock waves", retrievers=["late"]).ids[0] == "2"
+    search.close()
+
+
+def test_a_retriever_is_saved_opened_copied_and_measured(folder: Path, tmp_path: Path) -> None:
+    search = hs.HybridSearch({"bm25": hs.BM25(), "late": hs.LateInteraction(folder, template="{title}. {text}")})
+    search.index([WING, LAYER, hs.Document("5", "")], show_progress_bar=False)
+    search.save(tmp_path / "saved")
+    with hs.open(tmp_path / "saved") as again:
+        assert again.retrievers["late"].fingerprint() == search.retrievers["late"].fingerprint()
+        query = "boundary layers"
+        assert again.search(query) == search.search(query)
+        assert hs.recall(again, [query], show_progress_bar=False).retrievers[0].name == "late"
+        fusion = hs.ScoreFusion("minmax", weights={"bm25": 0.2, "late": 0.8})
+        data = hs.Dataset("layers", {"q": query}, {"q": {"4": 1}})
+        measured = hs.compare(
+            {"late": hs.Pipeline(again, retrievers=["late"]), "both": hs.Pipeline(again, fusion=fusion)},
+            data,
+            measures=["RR"],
+            latency_queries=0,
+        )
+        assert [one.scores["RR"] for one in measured.systems] == [{"q": 1.0}] * 2
+    copied = hs.copy(tmp_path / "saved", str(tmp_path / "copy"), show_progress_bar=False)
+    assert [(check.retriever, check.overlap) for check in copied.checks] == [("bm25", 1.0), ("late", 1.0)]
+    with pytest.raises(FingerprintMismatchError, match="template"):
+        hs.HybridSearch({"bm25": hs.BM25(), "late": hs.LateInteraction(folder)}, str(tmp_path / "copy"))
+
+
+def test_a_retriever_of_passages_explains_the_best_one(folder: Path) -> None:
+    search = hs.HybridSearch({"late": hs.LateInteraction(folder)}, passages=hs.Passages(20))
+    search.index([WING, LAYER], show_progress_bar=False)
+    for hit in search.search("wing stalls, boundary layers"):
+        matches = hit.explain().token_matches["late"]
+        assert sum(one.weight for one in matches) == pytest.approx(hit.retrievers["late"].score, abs=2e-4)
+        start, end = hit.span
+        assert all(start <= one.start < end for one in matches if one.start is not None)
+        assert hit.explain().to_dict()["token_matches"]["late"][0]["query"] == "[CLS]"
+        assert " ~ " in str(hit.explain())
+    assert search.explain("wing", "4").token_matches["late"]
+
+
+def test_highlights_of_a_retriever_are_words_that_match(minilm: str) -> None:
+    search = hs.HybridSearch({"late": hs.LateInteraction(minilm)})
+    search.index([hs.Document("a", "The floor was soaked. An engine roared.", "Car: soaked")], show_progress_bar=False)
+    hit = search.search("car drenched")[0]
+    (found,) = [one for one in hit.highlights if one.term == "drenched"]
+    assert (found.start, found.end, found.retriever) == (14, 20, "late")
+    assert search.search("car", diversity=hs.MMR(0.5)).ids == ["a"]
+
+
+def test_encoded_documents_say_what_was_cut_and_blank_texts_have_no_vectors(folder: Path) -> None:
+    late = hs.LateInteraction(folder, max_length=8)
+    vectors = late.encode_documents([WING.text, " ", "Wings", WING.text])
+    assert (vectors.counts[[0, 1]].tolist(), vectors.truncated) == ([8, 0], 2)
+    np.testing.assert_array_equal(vectors.of_row(0), vectors.of_row(3))
+    np.testing.assert_array_equal(vectors.of_row(2), late.vectors(["Wings"], "document")[0].astype(np.float16))
+    assert late.encode_documents([""]).array.shape == (0, 16)
+    assert [query.shape for query in late.encode_queries(["wing", ""])] == [(12, 16), (0, 16)]
+    assert late.schema().dimensions == 16
+
+
+@pytest.mark.parametrize("argument", [{"keep": True}, {"blend": 0.5}, {"passages": 2}])
+def test_an_argument_of_a_reranker_is_refused_for_a_retriever(folder: Path, argument: dict[str, Any]) -> None:
+    search = hs.HybridSearch({"late": hs.LateInteraction(folder, **argument)})
+    with pytest.raises(InvalidArgumentError, match=f"{next(iter(argument))!r} of LateInteraction is for a reranker"):
+        search.index([WING], show_progress_bar=False)
+
+
+def test_a_text_makes_a_retriever(folder: Path) -> None:
+    made = make_encoders(f"bm25,late={folder}", "english", template="{text}")
+    assert repr(made["late"]) == repr(hs.LateInteraction(folder, template="{text}"))
+    with pytest.raises(InvalidArgumentError, match="late needs a model"):
+        make_encoders("late", "english")

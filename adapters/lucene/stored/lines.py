@@ -215,6 +215,8 @@ def _lines_of(
             for row in np.flatnonzero(array.any(axis=1)).tolist():
                 held[row]["vectors"][name] = smile.list_of(written[row])
             continue
+        if not isinstance(vectors, SparseVectors):
+            raise TypeError(name)  # the schema has no such retriever
         part = SparseVectors(vectors.matrix[read], vectors.vocabulary)
         if retriever.kind == "lexical":
             _put(held, "counts", name, part)
@@ -303,7 +305,7 @@ def _weighted(frequencies: SparseVectors, weighting: BM25Weighting, average_leng
 def _check_signs(batch: EncodedBatch, schema: Schema) -> None:
     for name, retriever in schema.retrievers.items():
         vectors = batch.vectors[name]
-        if isinstance(vectors, DenseVectors):
+        if not isinstance(vectors, SparseVectors):
             continue
         matrix = vectors.matrix
         negative = np.flatnonzero(matrix.data < 0)

@@ -59,11 +59,11 @@ def _to_plain(name: str, value: Any) -> Any:
     if type(value).__name__ in _CLASSES:
         stored = {one.name: getattr(value, one.name) for one in fields(value) if one.init}
         return {"class": type(value).__name__, **{key: to_plain(f"{name}.{key}", one) for key, one in stored.items()}}
+    if isinstance(value, Fusion | Reranker | Passages):  # LateInteraction is a reranker and an encoder
+        return value.to_json()
     if isinstance(value, Encoder):
         described = describe(value)
         return None if described is None else to_plain(name, described)
-    if isinstance(value, Fusion | Reranker | Passages):
-        return value.to_json()
     if isinstance(value, int | float | None):
         return value
     if isfunction(value):

@@ -399,7 +399,7 @@ def test_a_graph_finds_nearly_what_exact_search_finds_with_the_same_scores(tmp_p
     exact, graph = MemoryBackend(tmp_path / "index"), MemoryBackend(tmp_path / "index", hnsw=True)
     exact.open()
     graph.open()
-    assert graph.capabilities.approximate == {"dense"}
+    assert graph.capabilities.approximate == {"dense", "multi_vector"}
     graph.delete(ids[::3])
     exact.close()
     exact = MemoryBackend(tmp_path / "index")

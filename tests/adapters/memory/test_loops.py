@@ -21,9 +21,10 @@ from scipy.sparse import csc_array, random_array
 
 from hybridsearch.adapters.memory import compiled, loops, plain
 from hybridsearch.adapters.memory.dense import DenseMatrix
+from hybridsearch.adapters.memory.multi_vectors import TokenMatrix, TokenQuery
 from hybridsearch.adapters.memory.postings import Postings
 from hybridsearch.errors import StorageError
-from hybridsearch.vectors import DenseVectors, Vocabulary
+from hybridsearch.vectors import DenseVectors, MultiVectors, Vocabulary
 
 TEN = """
 import json, sys, time
@@ -143,7 +144,9 @@ def test_no_call_compiles_anything_more(compiled_loops: ModuleType) -> None:
     search.search_many(["wing"] * 20)
     matrix = DenseMatrix.from_vectors(DenseVectors(np.ones((600, 4), np.float32)))
     matrix.search(np.ones((1, 4), np.float32), 2, np.arange(600, dtype=np.int32), None)
-    names = ("top_k", "top_k_by_values", "bound", "approximate", "score_rows")
+    tokens = TokenMatrix.from_vectors(MultiVectors.of([np.ones((2, 4))] * 600, 4))
+    tokens.best(TokenQuery.of(np.ones((3, 4), np.float32)), np.arange(600), 2, np.arange(600, dtype=np.int32))
+    names = ("top_k", "top_k_by_values", "bound", "approximate", "score_rows", "most_similar")
     for loop in (getattr(compiled_loops, name) for name in names):
         assert len(loop.signatures) == 1
 
