@@ -4,6 +4,9 @@
 
 The documents are first written to a temporary folder (about 500 MB). The result is the maximal resident set size of the
 indexing process, as the operating system counts it. With `--into` (a new index) it is the size of the client.
+
+Then this process opens the index in the folder, with and without comparing checksums, asks a query, adds 1,000
+documents, and changes one. Each upsert is on disk when it returns.
 """
 
 from __future__ import annotations
@@ -43,6 +46,29 @@ def _size(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
+def changes(index: str) -> dict[str, float]:
+    """Seconds of opening the index, and of small changes to it."""
+    new = [hs.Document(f"new{i}", f"w{i} w7 w{2 * i} an added document") for i in range(1000)]
+    changed = hs.Document("d7", "w7 w11 a changed document")
+    hs.open(index).close()
+    started = time.perf_counter()
+    hs.open(index).close()
+    times = [time.perf_counter()]
+    search = hs.open(index, backend_options={"verify": False})
+    for step in (
+        lambda: None,
+        lambda: search.search("w7 w11"),
+        lambda: search.upsert(new),
+        lambda: search.upsert(changed),
+    ):
+        step()
+        times.append(time.perf_counter())
+    assert search.search("w11 changed", 1).ids == ["d7"]
+    search.close()
+    names = ("open_and_verify_s", "open_s", "first_query_s", "add_1000_s", "change_one_s")
+    return {name: b - a for name, a, b in zip(names, [started, *times], times, strict=False)}
+
+
 def main() -> None:
     options = arguments(
         __doc__,
@@ -65,6 +91,7 @@ def main() -> None:
         with hs.open(index) as search:
             assert search.count() == options.documents
             stored = search.backend.describe()["bytes"] if options.into else _size(Path(index))
+        changed = {} if options.into else changes(index)
     found = {
         "documents": options.documents,
         "peak_gib": peak / 2**30,
@@ -72,8 +99,13 @@ def main() -> None:
         "documents_per_second": options.documents / seconds,
         "corpus_gib": size / 2**30,
         "index_gib": stored / 2**30,
+        **changed,
     }
-    table("Indexing JSONL with BM25", ["what", "value"], [[name, value] for name, value in found.items()])
+    table(
+        "Indexing JSONL with BM25, and changing the index",
+        ["what", "value"],
+        [[name, value] for name, value in found.items()],
+    )
     finish(options, found)
 
 

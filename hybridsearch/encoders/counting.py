@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from array import array
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -29,7 +28,14 @@ _PIECE = 1024
 _LONG = 20_000
 """Number of characters from which it is faster to look up the distinct chunks only."""
 
-_SEPARATOR = re.compile(r"[\x1c-\x1f]").search
+_SEPARATORS = "\x1c\x1d\x1e\x1f"
+"""The ASCII characters that only Python and Unicode take for white space."""
+
+_RARE_SPACES = (
+    f"{_SEPARATORS}\x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a"
+    "\u2028\u2029\u202f\u205f\u3000"
+)
+"""All white space of Unicode except the six usual characters of ASCII."""
 
 NO_WORD = "the query has no word, so it finds nothing."
 """The note on a query that has no word."""
@@ -135,8 +141,8 @@ def _numbers_of_words(texts: Sequence[str], table: _TermTable) -> tuple[NDArray[
 
 
 def _has_usual_spaces(texts: Sequence[str]) -> bool:
-    """Whether texts are ASCII without the four separators that only Python and Unicode take for white space."""
-    return all(map(str.isascii, texts)) and not any(map(_SEPARATOR, texts))
+    """Whether all white space in texts is usual. It is then faster to split them."""
+    return not any(space in text for text in texts for space in (_SEPARATORS if text.isascii() else _RARE_SPACES))
 
 
 def by_weight(vector: SparseQuery | SparseVectors) -> list[list[tuple[str, float]]]:

@@ -200,6 +200,17 @@ def test_many_texts_get_the_terms_of_each_text_alone(strange: str) -> None:
         assert [dict(row) for row in encoder.decode(vectors)] == [Counter(encoder.tokenize(text)) for text in many]
 
 
+def test_texts_are_split_at_all_white_space_of_unicode_however_many_texts_there_are() -> None:
+    """Texts with the usual spaces alone are split in a faster way."""
+    spaces = [chr(code) for code in range(0x110000) if chr(code).isspace()]
+    assert sorted(counting._RARE_SPACES) == [space for space in spaces if space not in " \t\n\r\v\f"]
+    for space in [*spaces, "\u200b"]:
+        for word in ("cafe", "caf\u00e9"):
+            text = f"{word}{space}wing flow\n" * 2_000
+            (row,) = PLAIN.decode(PLAIN.encode_documents([text]))
+            assert dict(row) == Counter(PLAIN.tokenize(text))
+
+
 def test_the_remembered_words_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(counting, "MAX_REMEMBERED_CHUNKS", 10)
     encoder = BM25()
