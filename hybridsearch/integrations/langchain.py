@@ -96,7 +96,7 @@ class HybridSearchRetriever(BaseRetriever):
     `invoke`, `ainvoke`, `batch` and `abatch` take `k`, `content`, `details` and the options of `HybridSearch.search` as
     keyword arguments, which count for this call. `batch` and `abatch` search for all queries together.
 
-    Args:
+    Attributes:
         search: The index.
         k: Number of documents.
         search_kwargs: Options of `HybridSearch.search`, such as `filter`, `fusion` and `reranker`.

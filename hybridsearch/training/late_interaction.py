@@ -198,7 +198,8 @@ def project(model: Any, dimensions: int, texts: Iterable[str]) -> None:
     for vectors in model.encode_document(spread(list(texts), _PROJECTED), batch_size=32, show_progress_bar=False):
         wide = vectors.cpu().double()
         moments += wide.T @ wide
-    directions = torch.linalg.eigh(moments).eigenvectors.T.flip(0)[:dimensions].float()
+    directions = torch.linalg.eigh(moments).eigenvectors.T.flip(0)[:dimensions]
+    directions = directions.round(decimals=6).float() + 0.0  # the same for any number of threads, to resume a run
     projection = Projection(
         size,
         dimensions,

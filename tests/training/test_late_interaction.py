@@ -111,6 +111,12 @@ def test_a_projection_is_added_and_is_the_best_one_for_the_token_vectors(
     loaded = st.MultiVectorEncoder(str(result.path), device="cpu")
     assert loaded.encode_query("What is lift?").shape[1] == 8
     assert not np.allclose(loaded[1].linear.weight.detach().numpy(), weights, atol=1e-4)  # it was trained
+    again = train(
+        tiny_dense, tiny_pairs, tmp_path / "out", dimensions=8, settings=SETTINGS.with_values({"resume": True})
+    )
+    assert again.history == result.history
+    with pytest.raises(InvalidArgumentError, match="cannot continue with these settings"):
+        train(tiny_dense, tiny_pairs, tmp_path / "out", dimensions=4, settings=SETTINGS.with_values({"resume": True}))
 
 
 def test_dimensions_that_a_model_cannot_get_are_refused(tiny_dense: Path, tiny_late: Path, tmp_path: Path) -> None:
