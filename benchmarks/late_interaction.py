@@ -1,10 +1,16 @@
 """Compare rerankers by late interaction: exact or kept token vectors, alone or blended, and how fast MaxSim is.
 
     python benchmarks/late_interaction.py [--dataset scifact] [--split train] [--queries 40] [--full] [--json]
+    python benchmarks/late_interaction.py --part retriever [--documents 2000]
 
 The model is all-MiniLM-L6-v2, whose token vectors were never trained for late interaction. The candidates are the first
 documents of BM25 and the same model, fused by min-max. "kept" reads token vectors of 56 bytes. With --reranker MODEL, a
 cross-encoder reranks the same candidates. The second table gives the time and the size of one query's documents.
+
+The part `retriever` compares the same model as a retriever: its token vectors, beside its pooled vectors, alone and
+merged with BM25 by min-max. The second table says how many of the first 10 and 100 hits of an exact search are found if
+fewer documents are compared by their tokens (`multi_vector_candidates`), and how long a query takes after its encoding.
+--documents takes the judged documents and the first others. Without it, all documents are encoded, which takes minutes.
 """
 
 from __future__ import annotations
@@ -24,6 +30,8 @@ from numpy.typing import NDArray
 from sentence_transformers.util.similarity import maxsim as their_maxsim
 
 import hybridsearch as hs
+from hybridsearch.adapters.memory.state import State
+from hybridsearch.backends import Request
 from hybridsearch.encoders.batching import Task
 from hybridsearch.rerank.kept_tokens import TokenCode
 from hybridsearch.rerank.late_interaction import maxsim
@@ -91,9 +99,54 @@ def speeds(query: str, documents: Sequence[hs.Document], folder: Path) -> list[t
     ]
 
 
+def retrieve(dataset: hs.Dataset, asked: hs.Dataset) -> tuple[hs.Comparison, list[tuple[str, float, float, float]]]:
+    """Compare retrievers, and measure how many documents must be compared by their tokens."""
+    late = hs.LateInteraction(MODEL)
+    encoders = {"bm25": hs.BM25(), "dense": hs.Dense(MODEL), "late": late}
+    search = hs.HybridSearch(encoders, fusion=hs.ScoreFusion("minmax"))
+    search.index(dataset.corpus or (), show_progress_bar=False)
+    names = ["bm25", "dense", "late", "bm25+dense", "bm25+late", "dense+late", "bm25+dense+late"]
+    systems = {name: hs.Pipeline(search, retrievers=name.split("+")) for name in names}
+    comparison = hs.compare(systems, asked, measures=["nDCG@10", "R@100"], baseline="dense", latency_queries=0)
+    print(comparison)
+    vectors = late.encode_queries(list(asked.queries.values()))
+    state: State = search.backend._state  # type: ignore[attr-defined]
+    exact = [first_hits(state, vector, exact=True) for vector in vectors]
+    rows = []
+    for compared in (100, 256, 512, 1024):
+        found, seconds = [], []
+        compares = State(state.schema, state.views, compared=compared)
+        for vector in vectors:
+            start = time.perf_counter()
+            found.append(first_hits(compares, vector))
+            seconds.append(1000 * (time.perf_counter() - start))
+        of_10, of_100 = (
+            float(np.mean([len({*ours[:k]} & {*right[:k]}) / k for ours, right in zip(found, exact, strict=True)]))
+            for k in (10, 100)
+        )
+        rows.append((f"{compared} documents", of_10, of_100, float(np.median(seconds))))
+    of_retrievers = search.backend.describe()["retrievers"]  # type: ignore[attr-defined]
+    size = {name: of_retrievers[name]["bytes"] / search.count() for name in ("dense", "late")}
+    table(
+        f"The documents that are compared by their tokens, of {search.count():,}",
+        ["compared", "of the first 10", "of the first 100", "median ms"],
+        rows,
+        note=f"{len(vectors)} queries. Bytes a document: dense {size['dense']:,.0f}, late {size['late']:,.0f}.",
+    )
+    return comparison, rows
+
+
+def first_hits(state: State, query: NDArray[np.float32], *, exact: bool = False) -> tuple[str, ...]:
+    """The first 100 hits of the late-interaction retriever."""
+    (ranking,) = state.search([Request("late", query, 100, exact=exact)])
+    return tuple(ranking.ids)
+
+
 def main() -> None:
     options = arguments(
         __doc__,
+        part={"default": "reranker", "choices": ["reranker", "retriever"], "help": "what is compared"},
+        documents={"type": int, "default": 0, "help": "number of documents for the part retriever (0 for all)"},
         dataset={"default": "scifact", "help": "folder of the data set below the data folder"},
         split={"default": "train", "help": "split of the queries"},
         queries={"type": int, "default": 40, "help": "number of queries (all with --full)"},
@@ -105,6 +158,13 @@ def main() -> None:
     judged = [id for id in dataset.queries if id in dataset.qrels][: None if options.full else options.queries]
     queries = {id: dataset.queries[id] for id in judged}
     asked = hs.Dataset(dataset.name, queries, {id: dataset.qrels[id] for id in judged})
+    if options.part == "retriever":
+        relevant = {id for of_query in asked.qrels.values() for id in of_query}
+        corpus = sorted(dataset.corpus or (), key=lambda one: one.id not in relevant)
+        some = hs.Dataset(dataset.name, queries, asked.qrels, corpus[: options.documents or None])
+        compared, rows = retrieve(some, asked)
+        finish(options, {"comparison": compared.to_dict(), "candidates": rows})
+        return
     search = hs.HybridSearch({"bm25": hs.BM25(), "dense": hs.Dense(MODEL)}, fusion=hs.ScoreFusion("minmax"))
     search.index(dataset.corpus or ())
     with tempfile.TemporaryDirectory() as folder:
