@@ -16,6 +16,12 @@ from hybridsearch.adapters.memory.prefetch import prefetch
 
 Sum = TypeVar("Sum", np.int32, np.float32)
 
+BLOCK = 1 << 14
+"""The number of documents that are scored together, a multiple of SCAN. Their sums (64 KiB) stay in a fast cache."""
+
+REVISIT = 16
+"""If a block has less than one posting for this many documents, its scores are read through the postings."""
+
 SCAN = 64
 """The number of scores in one vectorised comparison."""
 
@@ -161,21 +167,21 @@ def scan(low: int, high: int, cutoff: Sum, sums: NDArray[Sum], near: NDArray[np.
 
 @njit(nogil=True)  # type: ignore[untyped-decorator]
 def revisit(
-    ids: NDArray[np.uint16],
+    ids: NDArray[np.uint16] | NDArray[np.int32],
     walked: NDArray[np.bool_],
     terms: int,
     begins: NDArray[np.int64],
     ends: NDArray[np.int64],
     low: int,
     first: int,
-    cutoff: np.int32,
-    sums: NDArray[np.int32],
+    cutoff: Sum,
+    sums: NDArray[Sum],
     near: NDArray[np.int32],
-    partial: NDArray[np.int32],
+    partial: NDArray[Sum],
 ) -> int:
     """Do what `scan` does, for a block with so few postings that reading them again is faster.
 
-    The block begins at document `low`, which is document `first` of its span.
+    The block begins at document `low`, which has the number `first` in `ids`.
     """
     count = 0
     for term in range(terms):
@@ -208,19 +214,24 @@ def guess(sums: NDArray[Sum], width: int, k: int) -> Any:
     for begin in range(0, width - lanes + 1, lanes):
         for lane in range(lanes):
             best[np.uint64(lane)] = max(best[np.uint64(lane)], bits[np.uint64(begin + lane)])
+    return kth_largest(best, k).view(sums.dtype)[0]
+
+
+@njit(nogil=True)  # type: ignore[untyped-decorator]
+def kth_largest(numbers: NDArray[np.int32], k: int) -> Any:
+    """The k-th largest number, alone in an array."""
     if k > FEW:
-        return np.partition(best, lanes - k).view(sums.dtype)[lanes - k]
-    largest = best[:k].copy()  # in ascending order
+        return np.partition(numbers, len(numbers) - k)[len(numbers) - k : len(numbers) - k + 1]
+    largest = numbers[:k].copy()  # in ascending order
     largest.sort()
-    for lane in range(k, lanes):
-        number = best[lane]
-        if number > largest[0]:
+    for i in range(k, len(numbers)):
+        if numbers[i] > largest[0]:
             at = 0
-            while at + 1 < k and largest[at + 1] < number:
+            while at + 1 < k and largest[at + 1] < numbers[i]:
                 largest[at] = largest[at + 1]
                 at += 1
-            largest[at] = number
-    return largest.view(sums.dtype)[0]
+            largest[at] = numbers[i]
+    return largest[:1]
 
 
 @njit(nogil=True)  # type: ignore[untyped-decorator]

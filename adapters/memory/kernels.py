@@ -22,6 +22,8 @@ from numba.core.dispatcher import Dispatcher
 from numpy.typing import NDArray
 
 from hybridsearch.adapters.memory.block_kernels import (
+    BLOCK,
+    REVISIT,
     add_four_rows,
     add_list,
     add_row,
@@ -35,12 +37,6 @@ from hybridsearch.adapters.memory.dense_kernels import approximate, bound
 from hybridsearch.adapters.memory.impacts import SPAN
 from hybridsearch.adapters.memory.token_kernels import most_similar
 from hybridsearch.adapters.memory.value_kernels import choose, lower_bound, top_k_by_values, weight
-
-BLOCK = 1 << 14
-"""The number of documents that are scored together, a multiple of SCAN. Their sums (64 KiB) stay in a fast cache."""
-
-REVISIT = 16
-"""If a block has less than one posting for this many documents, its scores are read through the postings."""
 
 ROW_COST = 14
 """Adding the codes of this many documents of a common term takes as long as adding one posting of another term."""

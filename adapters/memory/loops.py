@@ -46,12 +46,13 @@ def prepare(impacts: Impacts, columns: NDArray[np.int64], queries: int) -> bool:
         return False
     if len(fresh := columns[impacts.searches[columns] < CODED]):
         again = fresh[impacts.searches[fresh] > 0] if queries == 1 else fresh
-        kernels.encode(
-            *(impacts.indptr, impacts.rows, impacts.values, again),
-            *(impacts.places, impacts.begins, impacts.ids, impacts.codes, impacts.steps, impacts.common),
-        )
         impacts.searches[fresh] = 1
-        impacts.searches[again] = CODED
+        if len(again):
+            kernels.encode(
+                *(impacts.indptr, impacts.rows, impacts.values, again),
+                *(impacts.places, impacts.begins, impacts.ids, impacts.codes, impacts.steps, impacts.common),
+            )
+            impacts.searches[again] = CODED
         return len(again) == len(fresh)
     return True
 

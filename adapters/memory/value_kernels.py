@@ -12,7 +12,19 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from hybridsearch.adapters.memory.block_kernels import SCAN, guess, guess_of_owners, scan
+from hybridsearch.adapters.memory.block_kernels import (
+    BLOCK,
+    REVISIT,
+    SCAN,
+    guess,
+    guess_of_owners,
+    kth_largest,
+    revisit,
+    scan,
+)
+
+SHORT = 8
+"""The largest number of terms whose postings are read block by block. With more, memory is waited for too often."""
 
 SMALLEST: np.float32 = np.nextafter(np.float32(0), np.float32(1))
 """The smallest score of a hit."""
@@ -39,32 +51,66 @@ def top_k_by_values(
     out_scores: NDArray[np.float32],
     out_counts: NDArray[np.int64],
 ) -> None:
-    """Do what `kernels.top_k` does without codes. The scores of all documents are summed exactly."""
+    """Do what `kernels.top_k` does without codes. The scores of all documents are summed exactly, block by block.
+
+    A document is kept if its score reaches the k-th best score of the blocks before. For many terms there is one block.
+    """
     one = np.uint64(1)
-    width = last - first
-    scores = np.zeros((width + SCAN - 1) // SCAN * SCAN, dtype=np.float32)
-    near = np.empty(len(scores), dtype=np.int32)
-    partial = np.empty(len(scores), dtype=np.float32)
+    longest = 0
+    for query in range(first_query, last_query):
+        longest = max(longest, starts[query + 1] - starts[query])
+    factors = np.empty(longest, dtype=np.float32)
+    begins = np.empty(longest, dtype=np.int64)
+    cursors = np.empty(longest, dtype=np.int64)
+    ends = np.empty(longest, dtype=np.int64)
+    walked = np.ones(longest, dtype=np.bool_)
+    step = max(1, min(BLOCK, last - first) if longest <= SHORT else last - first)
+    scores = np.zeros((step + SCAN - 1) // SCAN * SCAN, dtype=np.float32)
+    near = np.empty(last - first, dtype=np.int32)
+    partial = np.empty(last - first, dtype=np.float32)
     ranks = np.empty(k, dtype=np.int32)
     for query in range(first_query, last_query):
+        terms = 0
         for term in range(starts[query], starts[query + 1]):
-            column = columns[term]
-            factor = weight(weights, idf, columns, term)
-            if factor == 0:
+            column, factor = columns[term], weight(weights, idf, columns, term)
+            if factor != 0:
+                begin, end = indptr[column], indptr[column + 1]
+                cursors[terms] = lower_bound(rows, begin, end, first) if first > 0 else begin
+                ends[terms], factors[terms] = end, factor
+                terms += 1
+        threshold: Any = SMALLEST
+        count = 0
+        for low in range(first, last, step):
+            high = min(low + step, last)
+            postings = 0
+            for term in range(terms):
+                begin, end = cursors[term], ends[term]
+                if high < len(order):
+                    end = lower_bound(rows, begin, end, high)
+                factor, position, stop = factors[term], np.uint64(begin), np.uint64(end)
+                while position < stop:
+                    scores[np.uint32(rows[position] - low)] += factor * values[position]
+                    position += one
+                begins[term], cursors[term] = begin, end
+                postings += end - begin
+            if not postings:
                 continue
-            begin, end = indptr[column], indptr[column + 1]
-            if first > 0 or last < len(order):
-                begin, end = lower_bound(rows, begin, end, first), lower_bound(rows, begin, end, last)
-            position, stop = np.uint64(begin), np.uint64(end)
-            while position < stop:
-                scores[np.uint32(rows[position] - first)] += factor * values[position]
-                position += one
-        if len(allowed):
-            for i in range(width):
-                if not allowed[first + i]:
-                    scores[i] = 0
-        few = guess_of_owners(scores, first, last, k, owners) if len(owners) else guess(scores, width, k)
-        count = scan(first, last, few if few > SMALLEST else SMALLEST, scores, near, partial)
+            if not len(allowed) and postings * REVISIT < high - low:
+                found = revisit(
+                    rows, walked, terms, begins, cursors, low, low, threshold, scores, near[count:], partial[count:]
+                )
+            else:
+                if len(allowed):
+                    for i in range(high - low):
+                        if not allowed[low + i]:
+                            scores[i] = 0
+                if threshold == SMALLEST:
+                    few = guess_of_owners(scores, low, high, k, owners) if len(owners) else guess(scores, high - low, k)
+                    threshold = few if few > SMALLEST else SMALLEST
+                found = scan(low, high, threshold, scores, near[count:], partial[count:])
+            count += found
+            if found and count >= k and high < last and not len(owners):
+                threshold = max(threshold, kth_largest(partial[:count].view(np.int32), k).view(np.float32)[0])
         out_counts[query] = choose(
             near[:count], partial[:count], order, owners, out_rows[query], out_scores[query], ranks
         )
