@@ -327,7 +327,7 @@ def test_mapped_columns_are_read_and_the_others_left_out() -> None:
 
 def test_extra_columns_are_refused_by_name() -> None:
     with pytest.raises(
-        InvalidArgumentError, match=r"No role is known for the column 'url', 'year'.*--ignore.*--columns"
+        InvalidArgumentError, match=r"No role is known for the columns 'url', 'year'.*--ignore.*--columns"
     ):
         read_training_data([{"url": "x", "query": "a", "answer": "b", "year": 1990}])
 

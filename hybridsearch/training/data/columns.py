@@ -115,7 +115,7 @@ def find_roles(columns: Sequence[str], mapping: Mapping[str, str] | None, ignore
     extra = [column for column, role in found.items() if role is None]
     if extra:
         raise InvalidArgumentError(
-            f"No role is known for the column {listed(extra)}. Leave columns out with "
+            f"No role is known for the column{'s' * (len(extra) > 1)} {listed(extra)}. Leave columns out with "
             f"ignore=[...] (--ignore). Or {_WAY_OUT[0].lower()}{_WAY_OUT[1:]}."
         )
     roles: dict[str, str] = {}
