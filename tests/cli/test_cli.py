@@ -892,7 +892,7 @@ def test_index_reads_weighted_fields(tmp_path: Path) -> None:
         (["--fields", "title=3,"], "--fields takes FIELD=WEIGHT"),
         (["--fields", "body=3"], "fields names 'body'"),
         (["--fields", "title=0"], "weight of the field 'title'"),
-        (["--template", "{title}"], "--template is for dense and sparse"),
+        (["--template", "{title}"], "--template is for dense, sparse and late"),
         (["--retrievers", "dense=MODEL", "--template", "{body}"], "template names 'body'"),
         (["--retrievers", "dense=MODEL", "--fields", "title=3"], "--fields is for bm25"),
     ],
