@@ -62,6 +62,7 @@ def test_openvino_gives_the_dense_vectors_of_torch(
     exact = hs.Dense(minilm, cache=False, max_length=32).encode_documents(TEXTS).array
     fast = hs.Dense(minilm, cache=False, max_length=32, batch_tokens=40, precision=precision, **by_openvino)
     assert cosines(fast.encode_documents(TEXTS).array, exact).min() > least
+    assert cosines(np.concatenate([fast.encode_queries([text]) for text in TEXTS]), exact).min() > least
     assert fast.metric == "cosine"
     assert fast.dimensions == 384
 
