@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Final
+from typing import Final, TypeGuard
 
 import numpy as np
 from numpy.typing import NDArray
@@ -206,7 +206,7 @@ class Plan:
         shown = self.selection.depth(self.top_k, 0 if self.reranker is None else self.reranker.top_k)
         if self.exact and shown is not None and shown < self.depth and not self.passages and len(self.retrievers) == 1:
             return replace(self, depth=shown) if self.fusion.keeps_order else self
-        if not self.passages or shown is None or not isinstance(self.backend, Lister):
+        if not self.passages or shown is None or not _is_lister(self.backend):
             return self
         later = shown < self.depth or len(self.passages) < len(self.retrievers)
         return replace(self, passages=()) if later else self
@@ -377,7 +377,7 @@ class Plan:
         shown = [[hit.id for hit in top] for top in tops]
         found = [set[str]().union(*(rankings[name].ids for name in readers)) for rankings in by_query]
         others = [[id for id in ids if id not in known] for ids, known in zip(shown, found, strict=True)]
-        if not isinstance(backend, Lister) or any(request.passages for request in _flat(answers.requests)):
+        if not _is_lister(backend) or any(request.passages for request in _flat(answers.requests)):
             return by_query, self._list(answers.requests[first], others)
         requests = [
             replace(answers.requests[name][i], passages=PASSAGES) for i, of in enumerate(by_query) for name in of
@@ -542,6 +542,11 @@ def matched_tokens(
     """What a retriever of late interaction matched in some spans of a document. Empty for another encoder."""
     matches: Callable[..., tuple[TokenMatch, ...]] | None = getattr(encoder, "matches", None)
     return () if matches is None else matches(query, document, spans)
+
+
+def _is_lister(backend: Backend) -> TypeGuard[Lister]:
+    """Whether a backend is a `Lister`. The method alone is looked for, because `isinstance` takes 20 µs here."""
+    return hasattr(backend, "fetch_passages")
 
 
 def filter_notes(backend: Backend, filter: Filter | None, known: set[Condition]) -> list[str]:

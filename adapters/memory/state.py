@@ -240,10 +240,14 @@ class State:
     def listed(self, ranking: Ranking, request: Request) -> Ranking:
         """The ranking with its documents and their best passages."""
         places: dict[str, tuple[int, int]] = {}
+        located = ranking.located
         score = cache(lambda: self._scorer(request))
 
         def place(id: str) -> tuple[Segment, int, int]:
-            if not places:
+            if not places and located is not None:
+                keys = located[1].tolist()
+                places.update(zip(ranking.ids, ((key >> _BITS, key & _ROWS) for key in keys), strict=True))
+            elif not places:
                 places.update((ranking.ids[at], (number, row)) for at, number, row in self.find(ranking.ids))
             number, row = places[id]
             return self.views[number].segment, number, row
