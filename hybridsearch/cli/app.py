@@ -5,7 +5,7 @@ JSON for each document of the index. The exit codes are:
 
 - 0: the verb did its work.
 - 1: there was an error. One line on standard error says which. Tables may follow that line.
-- 2: the command line itself is wrong.
+- 2: the command line itself is wrong. One line on standard error says where, and which help text to read.
 - 130: the user pressed Ctrl-C.
 
 Each verb imports the libraries that it needs, so `--help` answers at once.
@@ -67,6 +67,13 @@ class _Verbs(TyperGroup):
             option.metavar = ""
         return option
 
+    def make_context(self, info_name: str | None, *args: Any, **extra: Any) -> Any:
+        try:
+            return super().make_context(info_name, *args, **extra)
+        except Exception as error:
+            _exit_if_wrong(error, str(info_name))
+            raise
+
     def invoke(self, ctx: Any) -> Any:
         debug = bool(ctx.params.get("debug"))
         try:
@@ -89,15 +96,33 @@ class _Verbs(TyperGroup):
             _fail("There is not enough memory for this: try a smaller --batch-size.", debug)
         except Exception as error:
             if type(error).__module__.startswith(("typer", "click")):
-                if isinstance(message := getattr(error, "message", None), str):
-                    error.message = visible(redacted(message)) + _dash_hint(error)  # type: ignore[attr-defined]
-                raise  # a usage error or an exit, which the framework handles
+                _exit_if_wrong(error, " ".join(filter(None, (ctx.command_path, ctx.invoked_subcommand))))
+                raise  # an exit, which the framework handles
             _fail(
                 f"Unexpected {type(error).__name__}: {error} "
                 "(run `hybridsearch --debug ...`, or set HYBRIDSEARCH_DEBUG=1, to see where).",
                 debug,
             )
         return result
+
+
+_EXPECTED = re.compile(r"\bInput (should be [^,]+).*")
+
+
+def _exit_if_wrong(error: Exception, command: str) -> None:
+    """If `error` is about the command line, print it as one line with the help text to read, and exit.
+
+    The framework would print a box of several lines. It has no words of its own for a value that it refuses: they are
+    of pydantic, such as "Input should be a valid integer, unable to parse string as an integer".
+    """
+    if type(error).__name__ == "NoArgsIsHelpError" or not hasattr(error, "format_message"):
+        return
+    said = " ".join(str(error.format_message()).replace(": Value error, ", ": ").split())
+    if refused := getattr(error.__cause__, "errors", None):
+        said = _EXPECTED.sub(lambda found: f"it {found[1]}, not {redacted(refused()[0]['input'])!r:.40}", said)
+    end = "" if said.endswith((".", "?")) else "."
+    print_error(redacted(f"{said}{end}{_dash_hint(error)} See `{command} --help`."))
+    raise typer.Exit(getattr(error, "exit_code", 2)) from None
 
 
 def _dash_hint(error: Exception) -> str:
@@ -107,7 +132,7 @@ def _dash_hint(error: Exception) -> str:
     if not names & {"words", "ids"} or type(error).__name__ != "NoSuchOption" or getattr(error, "possibilities", None):
         return ""
     kind, what = ("a word of the query", "the query") if "words" in names else ("an id", "the ids")
-    return f". If it is {kind}, put all options first and -- before {what}."
+    return f" If it is {kind}, put all options first and -- before {what}."
 
 
 app = typer.Typer(
