@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import itertools
 import random
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import numba
 import numpy as np
 import pytest
 from fuzzing import SIZES, as_file, count_answers, mutated, value
@@ -38,30 +39,29 @@ def test_the_score_of_a_document_that_both_retrievers_list_first_is_two_over_k_p
     assert dict(fused) == {"a": 2.0}
 
 
-@pytest.mark.parametrize(
-    ("ours", "theirs", "arguments"),
-    [(RRF(k=60), "rrf", {"norm": None, "params": {"k": 60}}), (RRF(k=7), "rrf", {"norm": None, "params": {"k": 7}})],
-)
-def test_rrf_equals_ranx(ours: Fusion, theirs: str, arguments: dict[str, object]) -> None:
+@pytest.fixture
+def ranx(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The library ranx in plain Python. It would compile its loops for most of a minute."""
+    monkeypatch.setattr(numba.config, "DISABLE_JIT", True)
+    return pytest.importorskip("ranx")
+
+
+@pytest.mark.parametrize("k", [60, 7])
+def test_rrf_equals_ranx(k: int, ranx: Any) -> None:
     rng = np.random.default_rng(5)
     given_rankings = rankings(
         *[{f"d{i}": float(score) for i, score in enumerate(rng.permutation(50)[: 10 + 10 * r])} for r in range(3)]
     )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # ranx's own compilation warnings
-        ranx = pytest.importorskip("ranx")
-        fused = ranx.fuse(runs=[ranx.Run({"q": dict(r)}) for r in given_rankings.values()], method=theirs, **arguments)
-    assert dict(ours.fuse(given_rankings)) == pytest.approx(dict(fused.run["q"]))
+    runs = [ranx.Run({"q": dict(r)}) for r in given_rankings.values()]
+    fused = ranx.fuse(runs=runs, norm=None, method="rrf", params={"k": k})
+    assert dict(RRF(k).fuse(given_rankings)) == pytest.approx(dict(fused.run["q"]))
 
 
-def test_minmax_mean_equals_ranx_after_its_sum_is_divided() -> None:
+def test_minmax_mean_equals_ranx_after_its_sum_is_divided(ranx: Any) -> None:
     rng = np.random.default_rng(6)
     given_rankings = rankings(*[{f"d{i}": float(s) for i, s in enumerate(rng.normal(size=30 + r))} for r in range(3)])
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        ranx = pytest.importorskip("ranx")
-        runs = [ranx.Run({"q": dict(r)}) for r in given_rankings.values()]
-        fused = ranx.fuse(runs=runs, norm="min-max", method="sum")
+    runs = [ranx.Run({"q": dict(r)}) for r in given_rankings.values()]
+    fused = ranx.fuse(runs=runs, norm="min-max", method="sum")
     expected = {id: score / 3 for id, score in fused.run["q"].items()}
     assert dict(ScoreFusion("minmax").fuse(given_rankings)) == pytest.approx(expected)
 
