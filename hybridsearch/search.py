@@ -19,6 +19,7 @@ from hybridsearch.backends import AsyncBackend, Backend, Schema, check_schema
 from hybridsearch.corpus.remote import PACKAGES
 from hybridsearch.documents import Document, spellings
 from hybridsearch.encoders import Encoder
+from hybridsearch.encoders.sharing import shared_with
 from hybridsearch.errors import BackendError, IndexNotFoundError, InvalidArgumentError, NoRetrieverError
 from hybridsearch.feedback import Feedback, Planned, check_feedback
 from hybridsearch.filters import Compare, Condition, Filter
@@ -227,16 +228,17 @@ class HybridSearch:
             raise InvalidArgumentError("A cluster encodes into a folder first: give the folder as via (--via).")
         if self._encoders.schema is None:
             self.refresh()  # another process, or a call that was interrupted, may have made the index
-        return add_documents(
-            self._backend,
-            self._encoders,
-            documents,
-            create=self._create,
-            batch_size=batch_size,
-            sync=sync,
-            show_progress_bar=show_progress_bar,
-            prepare=getattr(self.reranker, "prepare", None),
-        )
+        with shared_with(self.reranker):
+            return add_documents(
+                self._backend,
+                self._encoders,
+                documents,
+                create=self._create,
+                batch_size=batch_size,
+                sync=sync,
+                show_progress_bar=show_progress_bar,
+                prepare=getattr(self.reranker, "prepare", None),
+            )
 
     def upsert(
         self, documents: Document | Mapping[str, Any] | Table | Iterable[Document | Mapping[str, Any]]

@@ -58,8 +58,8 @@ def test_a_heading_begins_a_passage_and_is_read_with_the_next_ones() -> None:
     text = "# Guide\n\nRead me first.\n\n## Linux\n\nRun it now, and wait. Then go on to the next page of it."
     _, read = Splitter(Passages(size=12), WORDS).read([hs.Document("1", text, "Manual")])
     assert [passage.content for passage in read] == [
-        "Manual # Guide\n\nRead me first.\n\n",
-        "Manual > Guide ## Linux\n\nRun it now, and wait. ",
+        "Manual # Guide\n\nRead me first.",
+        "Manual > Guide ## Linux\n\nRun it now, and wait.",
         "Manual > Guide > Linux Then go on to the next page of it.",
     ]
 
@@ -261,7 +261,7 @@ def test_a_short_document_is_read_as_without_passages() -> None:
 def test_the_title_is_not_read_twice_if_it_is_the_first_heading() -> None:
     text = "# Guide\n\nRead me.\n\n## Linux\n\nRun it."
     _, read = Splitter(Passages(), WORDS).read([hs.Document("1", text, "Guide")])
-    assert [passage.content for passage in read] == ["Guide # Guide\n\nRead me.\n\n", "Guide ## Linux\n\nRun it."]
+    assert [passage.content for passage in read] == ["Guide # Guide\n\nRead me.", "Guide ## Linux\n\nRun it."]
 
 
 def test_the_path_above_a_passage_is_known_from_its_start() -> None:

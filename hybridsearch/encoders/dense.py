@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 
 from hybridsearch.arguments import one_of, whole_number_or_none
 from hybridsearch.backends import RetrieverSchema
-from hybridsearch.encoders.batching import Task, forward, run_batches
+from hybridsearch.encoders.batching import Task, outputs, run_batches
 from hybridsearch.encoders.cache import encode_windows, open_cache
 from hybridsearch.encoders.models import LazyModel, around_blanks, check_texts
 from hybridsearch.encoders.neural import ModelEncoder
 from hybridsearch.encoders.runtimes import Precision, Runtime
+from hybridsearch.encoders.sharing import reader_of
 from hybridsearch.errors import EncodingError, InvalidArgumentError
 from hybridsearch.progress import progress_bar
 from hybridsearch.vectors import DenseVectors, Metric
@@ -218,9 +219,14 @@ class Dense(ModelEncoder[DenseVectors]):
         dimensions = self._truncate_dim or self.model.get().truncate_dim
         normalized = self.metric == "cosine" if self._normalize is None else self._normalize
 
+        reader = reader_of(self.model) if task == "document" and prompt is None else None
+
         def embed(batch: NDArray[np.intp]) -> NDArray[np.float32]:
-            tensor = forward(self.model, [texts[position] for position in batch], "sentence_embedding", task, prompt)
-            block = _unit_length(tensor[:, :dimensions].float().cpu().numpy(), normalized)
+            some = [texts[position] for position in batch]
+            made = outputs(self.model, some, task, prompt)
+            if reader is not None:
+                reader.receive(some, made)
+            block = _unit_length(made["sentence_embedding"][:, :dimensions].float().cpu().numpy(), normalized)
             finite = np.isfinite(block).all(axis=1)
             if not finite.all():
                 number = numbers[batch[int(np.argmin(finite))]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from hybridsearch.backends import Fingerprint
 from hybridsearch.encoders.cache import open_cache
+from hybridsearch.forks import Lock
 
 BYTES = 56
 """Number of bytes of a token vector. 200 tokens have 11,200 bytes."""
@@ -21,6 +22,7 @@ BYTES = 56
 LEARNED_FROM = 2000
 """Number of token vectors from which a code is learned. With fewer, nothing is kept."""
 
+_COLLECTED = 20_000  # vectors that are kept at a time: 30 MB for 384 dimensions
 _MOST = 50_000  # vectors from which a code is learned, as many more change it little
 _STEPS = {4: 0.3352, 2: 0.9957}  # widths of the best uniform quantiser for a normal distribution (Max, 1960)
 _ERRORS = {4: 0.01154, 2: 0.1188}  # its mean squared error
@@ -46,7 +48,7 @@ class TokenCode:
     >>> packed = code.pack(rows[:3])
     >>> packed.dtype, packed.shape, code.fine
     (dtype('uint8'), (3, 32), 64)
-    >>> bool(np.abs(code.similarities(packed, rows[5:6]) - rows[:3] @ rows[5:6].T).max() < 0.2)
+    >>> bool(np.abs(code.compared_with(rows[5:6])(packed) - rows[:3] @ rows[5:6].T).max() < 0.2)
     True
     """
 
@@ -83,21 +85,25 @@ class TokenCode:
         steps = np.floor((rows - self.mean) @ (self.axes / np.where(squares > 0, squares, 1)))
         return np.hstack([_packed(steps[:, : self.fine], 4), _packed(steps[:, self.fine :], 2)])
 
-    def similarities(self, packed: NDArray[np.uint8], query: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Products of rounded vectors with vectors that are not rounded.
+    def compared_with(self, query: NDArray[np.float32]) -> Callable[[NDArray[np.uint8]], NDArray[np.float32]]:
+        """Make the function that multiplies rounded vectors with vectors that are not rounded.
 
         Args:
-            packed: Codes of shape (vectors, bytes), uint8.
             query: Other vectors, of shape (others, dimensions), float32.
 
         Returns:
-            Similarities of shape (vectors, others), float32.
+            A function that takes codes of shape (vectors, bytes), uint8. It returns their similarities, of shape
+            (vectors, others), float32.
         """
-        turned, first = query @ self.axes, -(-self.fine // 2)
-        fine, coarse = _levels(packed[:, :first], 4), _levels(packed[:, first:], 2)
-        similarities: NDArray[np.float32] = fine[:, : self.fine] @ turned[:, : self.fine].T
-        similarities += coarse[:, : self.axes.shape[1] - self.fine] @ turned[:, self.fine :].T
-        similarities += query @ self.mean
+        turned, first = np.ascontiguousarray((query @ self.axes).T), -(-self.fine // 2)
+        of_fine, of_coarse, of_mean = turned[: self.fine], turned[self.fine :], query @ self.mean
+
+        def similarities(packed: NDArray[np.uint8]) -> NDArray[np.float32]:
+            found: NDArray[np.float32] = _levels(packed[:, :first], 4)[:, : len(of_fine)] @ of_fine
+            found += _levels(packed[:, first:], 2)[:, : len(of_coarse)] @ of_coarse
+            found += of_mean
+            return found
+
         return similarities
 
     def to_bytes(self) -> bytes:
@@ -127,6 +133,8 @@ class KeptTokens:
     def __init__(self, setting: bool | str | Path, fingerprint: Fingerprint) -> None:
         self._cache = open_cache(setting, fingerprint)
         self._known: tuple[TokenCode, bytes] | None = None
+        self._collected: dict[str, NDArray[np.float32]] = {}
+        self._lock = Lock()
 
     @property
     def code(self) -> TokenCode | None:
@@ -165,6 +173,20 @@ class KeptTokens:
         packed = {text: code.pack(rows) for text, rows in vectors.items()}
         self._cache.put({text: mark + rows.tobytes() for text, rows in packed.items()})
         return packed
+
+    def collect(self, vectors: Mapping[str, NDArray[np.float32]]) -> None:
+        """Take the token vectors of some texts, and keep many at a time. Several threads may call it at once."""
+        with self._lock:
+            self._collected |= vectors
+            full = sum(map(len, self._collected.values())) >= _COLLECTED
+        if full:
+            self.put_collected()
+
+    def put_collected(self) -> None:
+        """Keep all that `collect` has taken."""
+        with self._lock:
+            collected, self._collected = self._collected, {}
+            self.put(collected)
 
 
 def _mark(given: bytes) -> bytes:

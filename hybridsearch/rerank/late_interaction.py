@@ -32,7 +32,7 @@ GPU_BATCH_TOKENS = 65536
 WINDOW = 256
 """Number of documents whose token vectors are in memory at a time: about 100 MB for 256 tokens of 384 dimensions."""
 
-_TOGETHER = 10  # documents whose tokens are compared at a time, so that they stay in the processor's cache
+_TOGETHER = 2  # documents whose tokens are compared at a time: they stay in the processor's cache, without BLAS threads
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,8 +285,32 @@ class LateInteraction(ModelEncoder[MultiVectors]):
                 for document, start, end in zip(documents, bounds, bounds[1:], strict=False)
                 for first, after in passages.spans[start:end]
             ]
+        self._kept_tokens().put_collected()
         for start in range(0, len(texts), WINDOW):
             self._documents(texts[start : start + WINDOW])
+
+    def wants(self, model: LazyModel) -> bool:
+        """Whether the token vectors that a dense model makes are those of this reranker, and are to be kept."""
+        if not self._keep:
+            return False
+        modules = [*model.get().children()]
+        pooled = len(modules) > 1 and type(modules[1]).__name__ == "Pooling"
+        return pooled and model.identity() == self.model.identity()
+
+    def receive(self, texts: Sequence[str], outputs: Mapping[str, Any]) -> None:
+        """Keep the token vectors that a dense model has made of some documents.
+
+        Args:
+            texts: Texts of the documents.
+            outputs: Outputs of the model for these texts, by name.
+        """
+        features = dict(outputs)
+        for module in [*self.model.get().children()][1:]:
+            task = {"task": "document"} if "task" in getattr(module, "forward_kwargs", ()) else {}
+            features = module(features, **task)
+        rows = dict(zip(texts, _counted(features), strict=True))
+        if all(np.isfinite(of_text).all() for of_text in rows.values()):
+            self._kept_tokens().collect(rows)
 
     def matches(self, query: str, document: Document, spans: Sequence[tuple[int, int]] = ()) -> tuple[TokenMatch, ...]:
         """Find the token of a document that is most similar to each token of a query. The model reads both again.
@@ -370,10 +394,7 @@ class LateInteraction(ModelEncoder[MultiVectors]):
         """Batches of positions, with their token vectors and whether the texts are longer than the model reads."""
 
         def embed(batch: NDArray[np.intp]) -> list[NDArray[np.float32]]:
-            features = outputs(self.model, [texts[position] for position in batch], task)
-            rows = features["token_embeddings"].float().cpu().numpy()
-            counted = features["attention_mask"].bool().cpu().numpy()
-            return [of_text[mask] for of_text, mask in zip(rows, counted, strict=True)]
+            return _counted(outputs(self.model, [texts[position] for position in batch], task))
 
         budget = self._batch_tokens
         for batch, rows, cut in run_batches(self.model, texts, embed, task, budget=budget, gpu_budget=GPU_BATCH_TOKENS):
@@ -388,15 +409,19 @@ class LateInteraction(ModelEncoder[MultiVectors]):
         """The token vectors of documents, or their codes if they are kept."""
         if not self._keep:
             return None, self.vectors(texts, "document")
-        if self._kept is None:
-            self._kept = KeptTokens(self._keep, replace(self.fingerprint(), settings=self.model.identity()))
-        known = self._kept.get(texts)
+        kept = self._kept_tokens()
+        known = kept.get(texts)
         new = [text for text in dict.fromkeys(texts) if text not in known]
         made = dict(zip(new, self.vectors(new, "document"), strict=True))
-        known |= self._kept.put(made)
+        known |= kept.put(made)
         if len(known) < len(made):  # there is no code yet
             return None, [made[text] for text in texts]
-        return self._kept.code, [known[text] for text in texts]
+        return kept.code, [known[text] for text in texts]
+
+    def _kept_tokens(self) -> KeptTokens:
+        if self._kept is None:
+            self._kept = KeptTokens(self._keep, replace(self.fingerprint(), settings=self.model.identity()))
+        return self._kept
 
     def _compared(
         self, query: str, document: Document, spans: Sequence[tuple[int, int]]
@@ -470,13 +495,20 @@ def maxsim(
     """
     scores = np.full(len(documents), -float(len(query)), dtype=np.float64)
     filled = [place for place, of_document in enumerate(documents) if len(of_document)]
+    similarities = (lambda rows: rows @ query.T) if code is None else code.compared_with(query)
     for start in range(0, len(filled) if len(query) else 0, _TOGETHER):
         places = filled[start : start + _TOGETHER]
         rows = np.concatenate([documents[place] for place in places])
-        similarities = rows @ query.T if code is None else code.similarities(rows, query)
         starts = np.cumsum([0, *(len(documents[place]) for place in places[:-1])])
-        scores[places] = np.maximum.reduceat(similarities, starts, axis=0).sum(axis=1, dtype=np.float64)
+        scores[places] = np.maximum.reduceat(similarities(rows), starts, axis=0).sum(axis=1, dtype=np.float64)
     return scores
+
+
+def _counted(features: Mapping[str, Any]) -> list[NDArray[np.float32]]:
+    """The vectors of the tokens that count, for each text."""
+    rows = features["token_embeddings"].float().cpu().numpy()
+    counted = features["attention_mask"].bool().cpu().numpy()
+    return [of_text[mask] for of_text, mask in zip(rows, counted, strict=True)]
 
 
 def _places_in_text(text: str, spans: Sequence[tuple[int, int]], read: str) -> list[tuple[int, int, int]]:

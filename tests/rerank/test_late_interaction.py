@@ -204,6 +204,41 @@ def test_kept_vectors_are_made_at_indexing_and_read_at_search(kept: hs.LateInter
     assert read == ["Wings of another text."]
 
 
+@pytest.mark.parametrize("passages", [None, hs.Passages(20)])
+def test_a_dense_retriever_with_the_same_model_makes_the_kept_vectors(
+    kept: hs.LateInteraction, minilm: str, passages: hs.Passages | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept_tokens, "_COLLECTED", 30)
+    long = hs.Document("7", "A word that a model does not read, because it comes after many others. " * 60)
+    documents = [WING, LAYER, hs.Document("3", "翼の揚力"), hs.Document("6", "Wings, again."), long]
+    made: list[str] = []
+    vectors = kept.vectors
+    monkeypatch.setattr(kept, "vectors", lambda texts, task: made.extend(texts) or vectors(texts, task))
+    rows: dict[str, Any] = {}
+    collect = kept_tokens.KeptTokens.collect
+    monkeypatch.setattr(kept_tokens.KeptTokens, "collect", lambda self, of: rows.update(of) or collect(self, of))
+    search = hs.HybridSearch({"dense": hs.Dense(minilm, cache=False)}, passages=passages, reranker=kept)
+    search.index(documents, show_progress_bar=False)
+    assert made == []
+    assert len(rows) >= len(documents)
+    for text, right in zip(rows, vectors([*rows], "document"), strict=True):
+        np.testing.assert_allclose(rows[text], right, atol=1e-5)
+    search.search("wing stalls")
+    assert made == ["wing stalls"]
+
+
+@pytest.mark.parametrize("other", [{"max_length": 16}, {"document_prompt": "read: "}])
+def test_a_dense_retriever_that_reads_otherwise_does_not_make_them(
+    kept: hs.LateInteraction, minilm: str, other: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+    vectors = kept.vectors
+    monkeypatch.setattr(kept, "vectors", lambda texts, task: made.extend(texts) or vectors(texts, task))
+    search = hs.HybridSearch({"dense": hs.Dense(minilm, cache=False, **other)}, reranker=kept)
+    search.index([WING, LAYER], show_progress_bar=False)
+    assert sorted(made) == sorted(one.content for one in (WING, LAYER))
+
+
 def test_kept_vectors_have_56_bytes(kept: hs.LateInteraction, tmp_path: Path) -> None:
     few = [hs.Document("2", "Wings.")]
     assert kept.rerank(["wing"], [few])[0] == hs.LateInteraction(kept.model.name).rerank(["wing"], [few])[0]
