@@ -28,6 +28,7 @@ from hybridsearch import BM25
 from hybridsearch.adapters.memory.loops import warm_up
 from hybridsearch.adapters.memory.postings import LexicalWeights, Postings, TermStatistics
 from hybridsearch.adapters.memory.sparse import Hits, SparseSlice, search
+from hybridsearch.encoders import counting
 from hybridsearch.evaluation.measures import read_qrels
 from hybridsearch.vectors import SparseQuery, SparseVectors, Vocabulary
 
@@ -188,6 +189,7 @@ def read_lines(path: Path) -> list[dict[str, str]]:
 def main() -> None:
     options = arguments(__doc__)
     warm_up()
+    counting.warm_up()
     data = data_folder()
     claims = read_qrels(data / "scifact/qrels/test.tsv")
     pairs = read_lines(data / "medquad/pairs.jsonl")

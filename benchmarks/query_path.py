@@ -29,6 +29,7 @@ from hybrid_latency import DIMENSIONS, Precomputed
 
 import hybridsearch as hs
 from hybridsearch.adapters.memory.loops import warm_up
+from hybridsearch.encoders import counting
 from hybridsearch.encoders.tokens import stop_words_of
 from hybridsearch.evaluation.measures import read_qrels
 
@@ -150,6 +151,7 @@ def main() -> None:
     rounds = {"type": int, "default": 7}
     options = arguments(__doc__, documents=whole, rounds=rounds, old={}, alone={"action": "store_true"})
     warm_up()
+    getattr(counting, "warm_up", int)()  # versions before have none
     if options.alone:
         print(json.dumps(alone(options.documents)))
         return

@@ -88,10 +88,10 @@ def _own_cache(_caches: Iterator[Path], monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.fixture(scope="session")
 def compiled_loops() -> ModuleType:
     """Use the compiled loops in all memory backends of this process from now on."""
-    from hybridsearch.adapters.memory import compiled, loops
+    from hybridsearch.adapters.memory import loops
 
     loops.warm_up()
-    kernels = compiled.load()
+    kernels = loops.LOOPS.load()
     assert kernels is not None
     return kernels
 

@@ -31,7 +31,8 @@ HEAVY = [
     "lxml", "docx", "pptx", "pypdfium2", "python_calamine", "sqlalchemy", "langchain_core", "llama_index", "haystack",
 ]  # fmt: skip
 CONTRACT = {
-    "hybridsearch.arguments", "hybridsearch.backends", "hybridsearch.corpus", "hybridsearch.documents",
+    "hybridsearch.arguments", "hybridsearch.backends", "hybridsearch.compiled", "hybridsearch.corpus",
+    "hybridsearch.documents",
     "hybridsearch.errors", "hybridsearch.filters", "hybridsearch.folders", "hybridsearch.forks",
     "hybridsearch.listing", "hybridsearch.messages", "hybridsearch.ranking", "hybridsearch.vectors",
     "hybridsearch.weighting",

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hybridsearch.adapters.checks import check_batch_size, check_open, differing_retrievers, opened
-from hybridsearch.adapters.memory import compiled, loops, merging
+from hybridsearch.adapters.memory import loops, merging
 from hybridsearch.adapters.memory.interrupts import interrupted, whole
 from hybridsearch.adapters.memory.segment import Mask, Segment
 from hybridsearch.adapters.memory.state import State, View, weighting_of
@@ -141,7 +141,7 @@ class MemoryBackend:
         """
         if make:
             loops.warm_up()
-        return compiled.find()
+        return loops.LOOPS.find()
 
     # ------------------------------------------------------------------------------------------- opening, closing
 

@@ -1,38 +1,37 @@
 """The search loops: those of `plain` at first, and those of `kernels` as soon as they are compiled and worth it.
 
-Reading compiled code takes as long as thousands of searches of a small index. Compiling takes as long as a hundred
-thousand searches. So a process begins with NumPy. When its searches have taken `PATIENCE` seconds of processor time, a
-thread reads the compiled code. If there is none, another process compiles it, and this process goes on with NumPy. Both
-find the same hits with the same scores. A short process neither reads nor compiles.
+A process begins with NumPy, and `hybridsearch.compiled` tells when it is worth it to read the compiled code, or to
+compile it. Both find the same hits with the same scores. A short process neither reads nor compiles.
 """
 
 from __future__ import annotations
 
-import atexit
-import logging
-import os
-import subprocess
-import threading
 import time
 from collections.abc import Callable
-from types import ModuleType
 from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridsearch.adapters.memory import compiled, plain
+from hybridsearch.adapters.memory import plain
 from hybridsearch.adapters.memory.codes import CodedQueries, Codes
 from hybridsearch.adapters.memory.impacts import CODED, SMALL, Impacts
 from hybridsearch.adapters.memory.postings import read_only
-from hybridsearch.errors import HybridSearchError
-
-log = logging.getLogger(__name__)
+from hybridsearch.compiled import Fetcher, Loops
 
 T = TypeVar("T")
 
-PATIENCE = 1.0
-"""The seconds of processor time that NumPy's loops may take before the compiled loops are read."""
+LOOPS = Loops(
+    "hybridsearch.adapters.memory.kernels",
+    "search",
+    "NumPy",
+    (
+        *("kernels.py", "block_kernels.py", "value_kernels.py", "impacts.py", "dense_kernels.py", "token_kernels.py"),
+        *("plain.py", "tiles.py", "prefetch.py"),
+    ),
+)
+
+_fetcher = Fetcher(LOOPS)
 
 
 def prepare(impacts: Impacts, columns: NDArray[np.int64], queries: int) -> bool:
@@ -197,88 +196,16 @@ def warm_up() -> None:
     Raises:
         StorageError: No folder can keep the compiled loops.
     """
-    _fetcher.kernels = compiled.load() or compiled.make()
+    _fetcher.warm_up()
 
 
 def _counted(loop: Callable[..., T], *arguments: Any) -> T:
     """Call a loop of `plain`. Start reading the compiled loops when these calls have taken long."""
     started = time.thread_time()
     found = loop(*arguments)
-    _fetcher.spent += time.thread_time() - started
-    if _fetcher.spent > PATIENCE:
-        _fetcher.go_on()
+    _fetcher.spend(time.thread_time() - started)
     return found
 
 
 _ALL = np.empty(0, dtype=np.bool_)
 _NO_OWNERS = np.empty(0, dtype=np.int32)
-
-
-class _Fetcher:
-    """Reads or compiles the compiled loops. Each call of `go_on` takes one step, and does not wait.
-
-    Attributes:
-        kernels: Module with the compiled loops. None until it can be used.
-        spent: Seconds of processor time that the loops of `plain` have taken.
-    """
-
-    def __init__(self) -> None:
-        self.kernels: ModuleType | None = None
-        self.spent = 0.0
-        self._lock = threading.Lock()
-        self._thread: threading.Thread | None = None
-        self._child: subprocess.Popen[bytes] | None = None
-        self._over = bool(os.environ.get("NUMBA_DISABLE_JIT", "0").strip("0"))
-
-    def go_on(self) -> None:
-        if self._over or not self._lock.acquire(blocking=False):
-            return
-        try:
-            if not (self._thread and self._thread.is_alive()) and not (self._child and self._child.poll() is None):
-                self._thread = threading.Thread(target=self._fetch, name="hybridsearch-loops")
-                self._thread.start()  # at the end of the process, Python waits for it, a second at most
-        except RuntimeError:  # the process is ending, or cannot start more threads
-            self._over = True
-        finally:
-            self._lock.release()
-
-    def _fetch(self) -> None:
-        try:
-            self.kernels = compiled.load()
-            if self.kernels is None and self._child is None:
-                log.info(
-                    "Compiling the search loops in the background. Until then, searches use NumPy: the hits are the "
-                    "same, but it takes longer."
-                )
-                self._child = compiled.make_elsewhere()
-                return
-            if self.kernels is None:
-                log.warning(
-                    "The search loops could not be compiled, so searches go on with NumPy: try `hybridsearch warmup`."
-                )
-        except HybridSearchError as error:
-            log.warning("Searches of large indexes stay several times slower. The hits are the same. %s", error)
-        except Exception as error:  # a compiler may raise any error, and NumPy can search
-            log.warning("The compiled search loops cannot be used, so searches go on with NumPy (%r).", error)
-        self._over = True
-
-    def settle(self) -> None:
-        """Before a fork, wait for an import that the thread has begun. The new process would wait for it forever."""
-        thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
-            thread.join()
-
-    def forget(self) -> None:
-        """After a fork, forget the lock and the thread of the parent."""
-        self._lock, self._thread = threading.Lock(), None
-
-    def leave(self) -> None:
-        """At the end of the process, let the compiling process go on, for later processes."""
-        if self._child is not None and self._child.poll() is None:
-            self._child.returncode = 0  # without this, Python warns about a child that is still running
-
-
-_fetcher = _Fetcher()
-atexit.register(_fetcher.leave)
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_fetcher.settle, after_in_child=_fetcher.forget)

@@ -43,20 +43,25 @@ def doctor(
 
 @app.command(cls=Verb, rich_help_panel=CHECKING)
 def warmup(as_json: arguments.Json = False) -> None:
-    """Compile the search loops now, so that no later search waits for it.
+    """Compile the loops of search and of indexing now, so that later calls are fast at once.
 
-    The compiled loops are kept in a folder, whose path is printed. Use
+    The compiled loops are kept in folders, whose paths are printed. Use
     this verb while you build a container image.
 
     \bExample:
       hybridsearch warmup
     """
+    from hybridsearch.encoders import counting
     from hybridsearch.registry import find
 
     compiled_loops = find("backend", "memory").compiled_loops
-    there, started = compiled_loops() is not None, time.perf_counter()
-    folder, seconds = compiled_loops(make=True), round(time.perf_counter() - started, 1)
+    there, started = None not in (compiled_loops(), counting.LOOPS.find()), time.perf_counter()
+    counting.warm_up()
+    folders = compiled_loops(make=True), counting.LOOPS.find()
+    seconds = round(time.perf_counter() - started, 1)
     if as_json:
-        print_json({"folder": str(folder), "compiled": not there, "seconds": seconds})
+        search, indexing = map(str, folders)
+        print_json({"folder": search, "indexing": indexing, "compiled": not there, "seconds": seconds})
     else:
-        print_plain(f"The search loops {'are' if there else f'were compiled in {seconds} s. They are'} in {folder}.")
+        made = "are" if there else f"were compiled in {seconds} s. They are"
+        print_plain(f"The loops of search and of indexing {made} in {' and '.join(map(str, folders))}.")

@@ -221,11 +221,14 @@ def _data() -> Iterator[Finding]:
 
 def _cache() -> Iterator[Finding]:
     """The folders of compiled loops and of encodings, and damaged files of encodings."""
-    from hybridsearch.encoders import cache
+    from hybridsearch.encoders import cache, counting
 
-    loops = find("backend", "memory").compiled_loops()
-    detail = "not compiled, so NumPy is used: `hybridsearch warmup` compiles them" if loops is None else str(loops)
-    yield Finding("cache", "search loops", loops is not None, detail)
+    for name, instead, loops in (
+        ("search loops", "NumPy", find("backend", "memory").compiled_loops()),
+        ("indexing loops", counting.LOOPS.instead, counting.LOOPS.find()),
+    ):
+        detail = f"not compiled, so {instead} is used: `hybridsearch warmup` compiles them"
+        yield Finding("cache", name, loops is not None, detail if loops is None else str(loops))
     folder = cache.cache_folder()
     if folder is None:
         off = os.environ.get("HYBRIDSEARCH_CACHE")

@@ -23,12 +23,24 @@ _WORD = re.compile(r"\w++(?:(?<=\d)\.(?=\d)\w++)*+")
 _PIECE = re.compile(r"[\d.]+|[^\W\d_]+")
 
 
+def ordinary_word(text: str) -> str:
+    """The word or the whole number that a text consists of, if it cannot be cut further. If not, `""`.
+
+    It has only ASCII letters in `lower`, `UPPER` or `Title` case, or only ASCII digits. There may be parentheses before
+    it, and punctuation after it. Most chunks of prose are such words.
+
+    >>> ordinary_word("(Lift),"), ordinary_word("mRNA")
+    ('Lift', '')
+    """
+    word = text.lstrip("(").rstrip(".,:;)")
+    if not word.isascii() or not (word.isalpha() or word.isdigit()):
+        return ""
+    return word if word.islower() or word.istitle() or word.isupper() or word.isdigit() else ""
+
+
 def may_hold_identifiers(text: str) -> bool:
     """Whether the functions below can find anything. This test is fast."""
-    word = text.lstrip("(").rstrip(".,:;)")
-    if word.isalpha() and word.isascii() and (word.islower() or word.istitle()):  # an ordinary word
-        return False
-    return _HINT(text) is not None
+    return not ordinary_word(text) and _HINT(text) is not None
 
 
 def without_signed_names(text: str) -> str:

@@ -19,7 +19,13 @@ import Stemmer
 
 from hybridsearch.arguments import shown
 from hybridsearch.encoders.counting import MAX_CHUNK
-from hybridsearch.encoders.identifiers import may_hold_identifiers, parts_of, wholes_of, without_signed_names
+from hybridsearch.encoders.identifiers import (
+    may_hold_identifiers,
+    ordinary_word,
+    parts_of,
+    wholes_of,
+    without_signed_names,
+)
 from hybridsearch.encoders.locating import Chunks, all_chunks
 from hybridsearch.encoders.stopwords import STOP_WORDS
 from hybridsearch.errors import EncodingError, InvalidArgumentError
@@ -213,11 +219,14 @@ class Rules:
             return term
 
         def terms(chunk: str) -> list[str]:
+            if word := ordinary_word(chunk):
+                term = term_of(self.normalise(word))
+                return [term] if term else []
             if not self.identifiers or not may_hold_identifiers(chunk):
                 return list(filter(None, map(term_of, split(chunk))))
             chunk = self.normalise(chunk, case=False)
             words = split(without_signed_names(chunk))
-            if self.bigrams and any(map(_is_unspaced, _beyond_ascii(chunk))):
+            if self.bigrams and not chunk.isascii() and any(map(_is_unspaced, _beyond_ascii(chunk))):
                 chunk = _unspaced_run().sub(" ", chunk)
             found = [*map(term_of, words), *(self.normalise(whole)[:MAX_WORD] for whole in wholes_of(chunk))]
             words_of_parts = map(self.normalise, parts_of(chunk, of_query=of_query))
@@ -266,6 +275,8 @@ class Rules:
 
         With `case=False`, case is kept.
         """
+        if text.isascii() and self.language != "turkish":
+            return text.lower() if self.lowercase and case else text
         if _IGNORED.search(_beyond_ascii(text)):
             text = _IGNORED.sub("", text)
         text = unicodedata.normalize("NFKC", text).replace("’", "'")

@@ -717,8 +717,9 @@ def test_warmup_and_doctor_say_where_the_compiled_loops_are() -> None:
     made = json.loads(invoke("warmup", "--json").stdout)
     assert (Path(made["folder"]) / "complete").exists()
     assert made["folder"] in invoke("warmup").stdout.replace("\n", "")
-    found = json.loads(invoke("doctor", "--json").stdout)["findings"]
-    assert [one["detail"] for one in found if one["name"] == "search loops"] == [made["folder"]]
+    assert (Path(made["indexing"]) / "complete").exists()
+    details = {one["name"]: one["detail"] for one in json.loads(invoke("doctor", "--json").stdout)["findings"]}
+    assert (details["search loops"], details["indexing loops"]) == (made["folder"], made["indexing"])
 
 
 def test_doctor_sums_up_the_cache_and_names_damaged_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

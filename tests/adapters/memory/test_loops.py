@@ -19,7 +19,8 @@ import pytest
 from hypothesis import given
 from scipy.sparse import csc_array, random_array
 
-from hybridsearch.adapters.memory import compiled, loops, plain
+from hybridsearch import compiled
+from hybridsearch.adapters.memory import loops, plain
 from hybridsearch.adapters.memory.dense import DenseMatrix
 from hybridsearch.adapters.memory.multi_vectors import TokenMatrix, TokenQuery
 from hybridsearch.adapters.memory.postings import Postings
@@ -164,8 +165,9 @@ def test_a_first_use_takes_no_compiler_and_less_than_three_seconds(tmp_path: Pat
 def test_searches_that_take_long_fetch_the_code_that_is_kept_and_find_the_same(compiled_loops: ModuleType) -> None:
     code = f"""
 import time
+from hybridsearch import compiled
 from hybridsearch.adapters.memory import loops
-loops.PATIENCE = -1
+compiled.PATIENCE = -1
 {TEN}
 end = time.monotonic() + 60
 while loops._fetcher.kernels is None and time.monotonic() < end:
@@ -178,8 +180,9 @@ print(hits == [[hit.id, hit.score] for hit in search.search("jet wing")])
 
 def test_where_no_code_is_kept_another_process_compiles_it_and_outlives_this_one(tmp_path: Path) -> None:
     code = f"""
+from hybridsearch import compiled
 from hybridsearch.adapters.memory import loops
-loops.PATIENCE = -1
+compiled.PATIENCE = -1
 {TEN}
 loops._fetcher._thread.join()
 search.search("jet")
@@ -195,34 +198,36 @@ print(loops._fetcher._child.pid)
 def test_where_compiling_fails_numpy_goes_on_and_says_so_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(compiled, "load", lambda: None)
-    monkeypatch.setattr(compiled, "make_elsewhere", lambda: subprocess.Popen([sys.executable, "-c", "exit(1)"]))
-    fetcher = loops._Fetcher()
+    monkeypatch.setattr(compiled.Loops, "load", lambda self: None)
+    failing = [sys.executable, "-c", "exit(1)"]
+    monkeypatch.setattr(compiled.Loops, "make_elsewhere", lambda self: subprocess.Popen(failing))
+    fetcher = compiled.Fetcher(loops.LOOPS)
     end = time.monotonic() + 30
     while not fetcher._over and time.monotonic() < end:
         fetcher.go_on()
         time.sleep(0.01)
     fetcher.go_on()
     assert [record.message for record in caplog.records if record.levelname == "WARNING"] == [
-        "The search loops could not be compiled, so searches go on with NumPy: try `hybridsearch warmup`."
+        "The search loops could not be compiled, so NumPy stays in use: try `hybridsearch warmup`."
     ]
 
 
 def test_code_that_is_damaged_is_not_used(compiled_loops: ModuleType, tmp_path: Path) -> None:
-    folder = tmp_path / compiled._name()
-    shutil.copytree(str(compiled.find()), folder)
+    folder = tmp_path / loops.LOOPS.name
+    shutil.copytree(str(loops.LOOPS.find()), folder)
     (next(folder.glob("kernels.top_k*.nbc"))).write_bytes(b"no machine code")
     code = f"""
 import logging
+from hybridsearch import compiled
 from hybridsearch.adapters.memory import loops
-loops.PATIENCE = -1
+compiled.PATIENCE = -1
 logging.getLogger("hybridsearch").addHandler(logging.StreamHandler(sys.stdout))
 {TEN}
 loops._fetcher._thread.join()
 print(loops._fetcher.kernels, len(search.search("jet")))
 """
     said, result = python("import sys" + code, NUMBA_CACHE_DIR=str(tmp_path)).splitlines()
-    assert "cannot be used, so searches go on with NumPy" in said
+    assert "cannot be used, so NumPy stays in use" in said
     assert result == "None 9"
 
 
@@ -231,8 +236,8 @@ print(loops._fetcher.kernels, len(search.search("jet")))
 
 def test_the_folder_that_numba_is_told_is_honoured_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
-    assert compiled.find() is None
-    assert compiled._writable().parent == tmp_path
+    assert loops.LOOPS.find() is None
+    assert loops.LOOPS.writable().parent == tmp_path
 
 
 def test_code_is_kept_in_the_users_cache_else_in_a_private_temporary_folder_else_nowhere(
@@ -240,46 +245,46 @@ def test_code_is_kept_in_the_users_cache_else_in_a_private_temporary_folder_else
 ) -> None:
     places = [tmp_path / "file" / "__pycache__", tmp_path / "cache", tmp_path / "temporary"]
     (tmp_path / "file").touch()  # not even root can make a folder here
-    monkeypatch.setattr(compiled, "_places", lambda: ((place, False) for place in places))
-    kept = compiled._writable()
+    monkeypatch.setattr(compiled, "_places", lambda source: ((place, False) for place in places))
+    kept = loops.LOOPS.writable()
     assert kept.parent == tmp_path / "cache"
     assert stat.S_IMODE(kept.stat().st_mode) == stat.S_IMODE(kept.parent.stat().st_mode) == 0o700
     shutil.rmtree(places[1])
     places[1].touch()
-    assert compiled._writable().parent == tmp_path / "temporary"
+    assert loops.LOOPS.writable().parent == tmp_path / "temporary"
     shutil.rmtree(places[2])
     places[2].touch()
     with pytest.raises(StorageError, match="set NUMBA_CACHE_DIR to a folder that can be written, or run `hybridse"):
-        compiled._writable()
+        loops.LOOPS.writable()
 
 
 @pytest.mark.skipif(os.name != "posix", reason="permissions are those of POSIX")
 def test_code_is_not_read_from_where_another_user_can_write(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(compiled, "_places", lambda: [(tmp_path / "place", False)])
-    folder = compiled._writable()
+    monkeypatch.setattr(compiled, "_places", lambda source: [(tmp_path / "place", False)])
+    folder = loops.LOOPS.writable()
     (folder / "complete").touch(0o644)
-    assert compiled.find() == folder
+    assert loops.LOOPS.find() == folder
     for path in (folder, folder / "complete"):
         mode = path.stat().st_mode
         for more in (0o020, 0o002):
             path.chmod(mode | more)
-            assert compiled.find() is None
+            assert loops.LOOPS.find() is None
         path.chmod(mode)
     folder.parent.chmod(0o777)
-    assert compiled.find() is None
+    assert loops.LOOPS.find() is None
     with pytest.raises(StorageError):
-        compiled._writable()
+        loops.LOOPS.writable()
     folder.parent.chmod(0o1777)  # like /tmp: others may write there, but not move the files of this user
-    assert compiled.find() == folder
+    assert loops.LOOPS.find() == folder
     if os.geteuid() == 0:
         os.chown(folder, 65534, 65534)
-        assert compiled.find() is None
+        assert loops.LOOPS.find() is None
         os.chown(folder, 0, 0)
-        assert compiled.find() == folder
+        assert loops.LOOPS.find() == folder
     folder.rename(tmp_path / "elsewhere")
     (tmp_path / "elsewhere" / "link").symlink_to(__file__)
     folder.symlink_to(tmp_path / "elsewhere")
-    assert compiled.find() is None
+    assert loops.LOOPS.find() is None
 
 
 SOMEBODY = 54321
