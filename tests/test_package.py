@@ -31,8 +31,8 @@ HEAVY = [
     "lxml", "docx", "pptx", "pypdfium2", "python_calamine", "sqlalchemy", "langchain_core", "llama_index", "haystack",
 ]  # fmt: skip
 CONTRACT = {
-    "hybridsearch.arguments", "hybridsearch.backends", "hybridsearch.compiled", "hybridsearch.corpus",
-    "hybridsearch.documents",
+    "hybridsearch.arguments", "hybridsearch.arrow", "hybridsearch.backends", "hybridsearch.compiled",
+    "hybridsearch.corpus", "hybridsearch.documents",
     "hybridsearch.errors", "hybridsearch.filters", "hybridsearch.folders", "hybridsearch.forks",
     "hybridsearch.listing", "hybridsearch.messages", "hybridsearch.ranking", "hybridsearch.vectors",
     "hybridsearch.weighting",
@@ -67,6 +67,26 @@ def test_importing_takes_less_than_300_milliseconds(tmp_path: Path) -> None:
 def test_importing_loads_no_model_library_no_client_and_nothing_heavy(tmp_path: Path) -> None:
     result = python(f"import sys, hybridsearch; print(sorted(set({HEAVY}) & sys.modules.keys()))", tmp_path)
     assert (result.stdout.strip(), result.stderr) == ("[]", "")
+
+
+def test_indexing_opening_and_searching_do_not_load_pandas(tmp_path: Path) -> None:
+    """pandas takes a second to load, and pyarrow loads it for most of its conversions."""
+    code = """
+import sys
+import hybridsearch as hs
+texts = [f"wing {number} of an aircraft" for number in range(5000)]
+documents = [hs.Document(str(number), text, metadata={"n": number}) for number, text in enumerate(texts)]
+with hs.HybridSearch({"bm25": hs.BM25()}, "index") as search:
+    search.index(documents, show_progress_bar=False)
+with hs.open("index") as search:
+    search.upsert([hs.Document("new", "wing"), hs.Document("1", "changed")])
+    search.delete(["2"])
+    search.search("wing", filter={"n": {"$lt": 9}})
+    search.index(documents[:3000], show_progress_bar=False)
+print("pandas" in sys.modules)
+"""
+    result = python(code, tmp_path)
+    assert (result.stdout.strip(), result.stderr) == ("False", "")
 
 
 def test_naming_every_public_thing_loads_neither_a_model_library_nor_a_client(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from hybridsearch.adapters.memory.arrays import Arrays, DamagedArrayError, check_starts
+from hybridsearch.arrow import to_numpy
 from hybridsearch.corpus.files import REPAIR
 from hybridsearch.errors import IndexCorruptedError
 
@@ -129,7 +130,7 @@ class Strings:
             pa.large_binary(), len(self), [None, pa.py_buffer(self.starts.data), pa.py_buffer(self._raw)]
         )
         ranks = np.empty(len(self), dtype=np.int32)
-        ranks[pc.sort_indices(array).to_numpy()] = np.arange(len(self), dtype=np.int32)
+        ranks[to_numpy(pc.sort_indices(array))] = np.arange(len(self), dtype=np.int32)
         return ranks
 
 

@@ -29,7 +29,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -37,6 +37,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from hybridsearch.arrow import ArrowArray, of_numbers, of_places, of_strings, to_numpy
 from hybridsearch.backends import RetrieverSchema, Schema
 from hybridsearch.documents import Document
 from hybridsearch.errors import IndexCorruptedError, InvalidArgumentError, StorageError
@@ -61,9 +62,6 @@ GROUP_CHARACTERS = 1 << 25
 
 The bytes of multi-vectors count, too.
 """
-
-ArrowArray: TypeAlias = Any
-"""pyarrow's stubs do not follow nested arrays."""
 
 _TERMS = pa.list_(pa.dictionary(pa.int32(), pa.string()))
 _INTEGERS = pa.list_(pa.int32())
@@ -118,11 +116,11 @@ def to_tables(batch: EncodedBatch, schema: Schema) -> Iterator[pa.Table]:
             stop += 1
         documents = batch.documents[start:stop]
         strings = zip(*((d.id, d.title, d.text, dump_metadata(d)) for d in documents), strict=True)
-        arrays: list[ArrowArray] = [pa.array(column, pa.large_string()) for column in strings]
+        arrays: list[ArrowArray] = [of_strings(column) for column in strings]
         own = rows[start : stop + 1]
         if passages is not None:
             spans = np.ascontiguousarray(passages.spans[own[0] : own[-1]].T)
-            arrays += [_lists(own - own[0], pa.array(bounds)) for bounds in spans]
+            arrays += [_lists(own - own[0], of_numbers(bounds)) for bounds in spans]
         for name, retriever in schema.retrievers.items():
             if retriever.passages:
                 arrays += _passage_columns(batch.vectors[name], own)
@@ -188,7 +186,7 @@ def read_part(path: Path, live: NDArray[np.bool_] | None = None) -> Iterator[pa.
                 table = file.read_row_group(group)
                 keep = None if live is None else live[start : start + len(table)]
                 start += len(table)
-                yield table if keep is None or keep.all() else table.filter(pa.array(keep))
+                yield table if keep is None or keep.all() else table.filter(of_numbers(keep))
     except FileNotFoundError:
         raise
     except (OSError, pa.ArrowException) as error:
@@ -227,7 +225,7 @@ def _codec(name: str, columns: pa.Schema) -> Literal["zstd", "lz4", "none"]:
 
 def _vector_columns(vectors: Vectors, start: int, stop: int) -> list[ArrowArray]:
     if isinstance(vectors, DenseVectors):
-        values = pa.array(np.ascontiguousarray(vectors.array[start:stop]).reshape(-1))
+        values = of_numbers(np.ascontiguousarray(vectors.array[start:stop]).reshape(-1))
         return [pa.FixedSizeListArray.from_arrays(values, vectors.array.shape[1])]
     if isinstance(vectors, MultiVectors):
         return _multi_columns(vectors, np.arange(start, stop + 1))
@@ -237,20 +235,20 @@ def _vector_columns(vectors: Vectors, start: int, stop: int) -> list[ArrowArray]
 def _passage_columns(vectors: Vectors, rows: NDArray[np.int64]) -> list[ArrowArray]:
     """The columns of documents whose passages are `rows[0]` to `rows[1]`, `rows[1]` to `rows[2]`, and so on."""
     if isinstance(vectors, DenseVectors):
-        values = pa.array(np.ascontiguousarray(vectors.array[rows[0] : rows[-1]]).reshape(-1))
+        values = of_numbers(np.ascontiguousarray(vectors.array[rows[0] : rows[-1]]).reshape(-1))
         return [_lists((rows - rows[0]) * vectors.array.shape[1], values)]
     if isinstance(vectors, MultiVectors):
         return _multi_columns(vectors, rows)
     indptr = vectors.matrix.indptr
-    counts = pa.array(np.diff(indptr[rows[0] : rows[-1] + 1]), pa.int32())
+    counts = of_places(np.diff(indptr[rows[0] : rows[-1] + 1]))
     return [*_term_columns(vectors, indptr[rows]), _lists(rows - rows[0], counts)]
 
 
 def _multi_columns(vectors: MultiVectors, rows: NDArray[np.int64]) -> list[ArrowArray]:
     """The vectors and their numbers, of documents that have the rows `rows[0]` to `rows[1]`, and so on."""
     offsets = vectors.offsets[rows]
-    values = pa.array(np.ascontiguousarray(vectors.array[offsets[0] : offsets[-1]]).reshape(-1))
-    counts = pa.array(np.diff(vectors.offsets[rows[0] : rows[-1] + 1]), pa.int32())
+    values = of_numbers(np.ascontiguousarray(vectors.array[offsets[0] : offsets[-1]]).reshape(-1))
+    counts = of_places(np.diff(vectors.offsets[rows[0] : rows[-1] + 1]))
     return [_lists((offsets - offsets[0]) * vectors.array.shape[1], values), _lists(rows - rows[0], counts)]
 
 
@@ -262,19 +260,19 @@ def _term_columns(vectors: SparseVectors, offsets: NDArray[np.integer]) -> list[
     used = np.zeros(len(terms), dtype=bool)
     used[indices] = True
     codes = (np.cumsum(used) - 1)[indices]
-    words = pa.array([terms[column] for column in np.flatnonzero(used).tolist()], pa.string())
-    at: ArrowArray = pa.array((offsets - offsets[0]).astype(np.int32))
-    coded: ArrowArray = pa.array(codes.astype(np.int32))
+    words = of_strings([terms[column] for column in np.flatnonzero(used).tolist()], large=False)
+    at: ArrowArray = of_places(offsets - offsets[0])
+    coded: ArrowArray = of_places(codes)
     return [
         pa.ListArray.from_arrays(at, pa.DictionaryArray.from_arrays(coded, words)),
-        pa.ListArray.from_arrays(at, pa.array(matrix.data[part])),
+        pa.ListArray.from_arrays(at, of_numbers(matrix.data[part])),
     ]
 
 
 def _passages(table: pa.Table) -> PassageSpans:
     starts, ends = (_one(table.column(name)) for name in _PASSAGE_COLUMNS)
-    offsets = starts.offsets.to_numpy().astype(np.int64)
-    if not np.array_equal(np.diff(offsets), np.diff(ends.offsets.to_numpy())):
+    offsets = to_numpy(starts.offsets).astype(np.int64)
+    if not np.array_equal(np.diff(offsets), np.diff(to_numpy(ends.offsets))):
         raise ValueError("the starts and ends of the passages do not fit together")
     bounds = [_integers(column) for column in (starts, ends)]
     return PassageSpans(offsets - offsets[0], np.column_stack(bounds).astype(np.int32))
@@ -287,13 +285,13 @@ def _vectors(table: pa.Table, name: str, retriever: RetrieverSchema, passages: P
         column = _one(table.column(name))
         if offsets is not None:
             _check_lists(name, column, retriever.dimensions * np.diff(offsets))
-        values = column.flatten().to_numpy(zero_copy_only=False)
+        values = to_numpy(column.flatten())
         return DenseVectors(np.array(values, dtype=np.float32).reshape(rows, retriever.dimensions), retriever.metric)
     if retriever.kind == "multi_vector" and retriever.dimensions:
         return _multi_vectors(table, name, retriever.dimensions, np.arange(rows + 1) if offsets is None else offsets)
     terms, values = _one(table.column(f"{name}.terms")), _one(table.column(f"{name}.values"))
     words = terms.flatten()
-    starts = terms.offsets.to_numpy()
+    starts = to_numpy(terms.offsets)
     if words.null_count or words.dictionary.null_count:
         raise ValueError(f"a term of {name!r:.80} is missing")
     _check_lists(name, values, np.diff(starts))
@@ -307,8 +305,8 @@ def _vectors(table: pa.Table, name: str, retriever: RetrieverSchema, passages: P
             raise ValueError(f"the terms of {name!r:.80} do not fit the passages")
         indptr = ends
     vocabulary = Vocabulary(words.dictionary.to_pylist())
-    data = np.array(values.flatten().to_numpy(zero_copy_only=False), dtype=np.float32)
-    indices = np.array(words.indices.to_numpy(zero_copy_only=False), dtype=np.int32)
+    data = np.array(to_numpy(values.flatten()), dtype=np.float32)
+    indices = np.array(to_numpy(words.indices), dtype=np.int32)
     return SparseVectors(csr_array((data, indices, indptr.astype(np.int32)), shape=(rows, len(vocabulary))), vocabulary)
 
 
@@ -324,7 +322,7 @@ def _multi_vectors(table: pa.Table, name: str, dimensions: int, rows: NDArray[np
     values = column.flatten()
     if values.null_count:
         raise ValueError(f"a number of {name!r:.80} is missing")
-    array = np.array(values.to_numpy(zero_copy_only=False), dtype=np.float16)
+    array = np.array(to_numpy(values), dtype=np.float16)
     return MultiVectors(array.reshape(-1, dimensions), offsets)
 
 
@@ -333,11 +331,11 @@ def _integers(column: ArrowArray) -> NDArray[np.int64]:
     numbers = column.flatten()
     if numbers.null_count:
         raise ValueError("a number of the passages is missing")
-    return np.array(numbers, dtype=np.int64)
+    return to_numpy(numbers).astype(np.int64)
 
 
 def _check_lists(name: str, column: ArrowArray, lengths: NDArray[np.integer]) -> None:
-    if not np.array_equal(np.diff(column.offsets.to_numpy()), lengths):
+    if not np.array_equal(np.diff(to_numpy(column.offsets)), lengths):
         raise ValueError(f"the columns of {name!r:.80} do not fit together")
 
 
@@ -374,14 +372,14 @@ def _one(column: ArrowArray) -> ArrowArray:
         array = column.combine_chunks()
     else:
         values = pa.concat_arrays([chunk.flatten() for chunk in column.chunks])
-        lengths = np.concatenate([np.diff(chunk.offsets.to_numpy()) for chunk in column.chunks])
+        lengths = np.concatenate([np.diff(to_numpy(chunk.offsets)) for chunk in column.chunks])
         array = _lists(np.concatenate([[0], np.cumsum(lengths)]), values)
     if pa.types.is_list(array.type) and array.type.value_field.name != "item":  # Parquet names it "element"
-        offsets = array.offsets.to_numpy()
+        offsets = to_numpy(array.offsets)
         array = _lists(offsets - offsets[0], array.flatten())
     return array
 
 
 def _lists(offsets: NDArray[np.integer], values: ArrowArray) -> ArrowArray:
-    starts: ArrowArray = pa.array(offsets, pa.int32())  # an error if they are too large
+    starts: ArrowArray = of_places(offsets)
     return pa.ListArray.from_arrays(starts, values)

@@ -169,24 +169,25 @@ def _numbers_of_words(texts: Sequence[str], table: _TermTable) -> _Piece:
 
     Arrow splits the texts and finds the distinct chunks. So the table is read once for each distinct chunk.
     """
-    import pyarrow as pa  # it takes longer to import than to encode a query
-    import pyarrow.compute as pc
+    import pyarrow.compute as pc  # it takes longer to import than to encode a query
 
-    strings = pa.array(texts, pa.large_string())
+    from hybridsearch.arrow import of_strings, to_numpy
+
+    strings = of_strings(texts)
     split = pc.ascii_split_whitespace if _has_usual_spaces(texts) else pc.utf8_split_whitespace
     lists = split(strings)
     chunks = lists.flatten().dictionary_encode()
     terms = list(map(table.__getitem__, cast("list[str]", chunks.dictionary.to_pylist())))
     counts = np.fromiter(map(len, terms), np.int32, len(terms))
     flat = np.fromiter(chain.from_iterable(terms), np.int32)
-    place = chunks.indices.to_numpy()
+    place = to_numpy(chunks.indices)
     sizes = counts[place]
     ends = np.zeros(len(sizes) + 1, dtype=np.int64)
     np.cumsum(sizes, out=ends[1:])
     shift = (np.cumsum(counts) - counts)[place] - ends[:-1]
     at = np.repeat(shift, sizes)
     at += np.arange(len(at))
-    return ends[lists.offsets.to_numpy()[1:]], flat[at], _ones(len(at))
+    return ends[to_numpy(lists.offsets)[1:]], flat[at], _ones(len(at))
 
 
 def _has_usual_spaces(texts: Sequence[str]) -> bool:
