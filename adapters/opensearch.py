@@ -12,7 +12,7 @@ import opensearchpy
 import orjson
 from numpy.typing import NDArray
 
-from hybridsearch.adapters.lucene import seismic
+from hybridsearch.adapters.lucene import impacts, seismic
 from hybridsearch.adapters.lucene.backend import DenseMode, LuceneBackend
 from hybridsearch.adapters.lucene.dialect import Search, Server, dotted
 from hybridsearch.adapters.lucene.wire.aws import Signer
@@ -96,6 +96,7 @@ class OpenSearchBackend(LuceneBackend):
     engine = "OpenSearch"
     oldest = (2, 17)
     rescores_since = (3, 1)
+    impacts = True
 
     def __init__(
         self,
@@ -279,6 +280,8 @@ class OpenSearchBackend(LuceneBackend):
         }
 
     def sparse_clause(self, path: str, weights: Mapping[str, float], *, pruned: bool) -> Json:
+        if impacts.is_path(path):
+            return impacts.clause(path, weights)
         if self._server is not None and _NEURAL in self._server.plugins:
             return {"neural_sparse": {path: {"query_tokens": weights}}}
         clauses = [
@@ -309,6 +312,8 @@ class OpenSearchBackend(LuceneBackend):
         return {"search_pipeline": {"request_processors": [{"neural_sparse_two_phase_processor": {"enabled": True}}]}}
 
     def term_clause(self, path: str, term: str) -> Json:
+        if impacts.is_path(path):
+            return {"term": {path: term}}
         return {"rank_feature": {"field": f"{path}.{term}", "linear": {}}}
 
 

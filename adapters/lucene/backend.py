@@ -104,7 +104,7 @@ class LuceneBackend(Dialect):
         self._options = {**self._defaults, **{k: v for k, v in self._asked.items() if v is not None}}
         self._refreshes, self._ef_search = refresh, ef_search
         self._channel = Channel(self.address, self.make_transport)
-        self._writer = Writer(self._channel, self.address, bulk_threads)
+        self._writer = Writer(self._channel, self.address, bulk_threads, impacts=self.impacts)
         self._server: Server | None = None
         self._searcher: Searcher | None = None
         self._target: Target | None = None  # set if the backend was opened by an alias
@@ -241,7 +241,8 @@ class LuceneBackend(Dialect):
         self._options = options
         self._uuid = uuid
         self.check_server(self._ask_server(), schema)
-        self._searcher = Searcher(schema, self, literal=identity.literal)
+        by_impacts = self.impacts and identity.impacts
+        self._searcher = Searcher(schema, self, literal=identity.literal, impacts=by_impacts)
         if name != self.address.index:
             self._target = Target(address, self._searcher, uuid, self.address.index)
 
@@ -272,7 +273,7 @@ class LuceneBackend(Dialect):
         copies = {f"number_of_{option}": 1 if count is None else count for option, count in self._copies.items()}
         identity = Identity(schema, self._options)
         self.make_index(index_body(identity, self, copies, self.settings(schema, server)))
-        self._searcher = Searcher(schema, self)
+        self._searcher = Searcher(schema, self, impacts=self.impacts)
 
     def close(self) -> None:
         """Close the connections of all threads. It may be called twice. `aclose` also closes those of an event loop."""

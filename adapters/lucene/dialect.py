@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,7 +44,13 @@ def dotted(version: tuple[int, ...]) -> str:
 
 
 class Dialect(ABC):
-    """What one of the two engines does differently: its client, its fields for vectors, and its queries."""
+    """What one of the two engines does differently: its client, its fields for vectors, and its queries.
+
+    Attributes:
+        impacts: Whether the sparse vectors of passages are found by the fields of `impacts`.
+    """
+
+    impacts: ClassVar[bool] = False
 
     @abstractmethod
     def make_transport(self) -> Transport:

@@ -45,12 +45,13 @@ class Writer:
         loads: Number of loads that are running.
     """
 
-    def __init__(self, channel: Channel, address: Address, threads: int) -> None:
+    def __init__(self, channel: Channel, address: Address, threads: int, *, impacts: bool) -> None:
         self.writes = self.refreshed = 0
         self.loads = 0
         self._channel = channel
         self._address = address
         self._threads = threads
+        self._impacts = impacts
         self._stamp = 0
         self._settled = False  # whether an upsert has just seen that no setting is relaxed
         self._upserted: dict[str, _Mean] = {}  # for each retriever whose average length an upsert of this object set
@@ -208,8 +209,13 @@ class Writer:
         averages = {name: r.average_length or 0.0 for name, r in schema.retrievers.items() if r.kind == "lexical"}
         with self._lock:
             stamp = self._stamp = max(self._stamp + 1, time.time_ns() // 1000)
-        rough, literal, compressed = identity.options.get("sparse") == "seismic", identity.literal, identity.compressed
-        return bulk_lines(batch, schema, averages, stamp, rough=rough, literal=literal, compressed=compressed)
+        forms = {
+            "rough": identity.options.get("sparse") == "seismic",
+            "by_impacts": self._impacts and identity.impacts,
+            "literal": identity.literal,
+            "compressed": identity.compressed,
+        }
+        return bulk_lines(batch, schema, averages, stamp, **forms)
 
     def _note_lengths(self, batch: EncodedBatch, before: Schema, schema: Schema) -> None:
         """Warn if the upserted documents differ much from the average length that the first batch set."""

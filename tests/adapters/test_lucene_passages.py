@@ -18,6 +18,7 @@ pytest.importorskip("elasticsearch", reason="pip install 'hybridsearch[elasticse
 import hybridsearch as hs
 from hybridsearch.adapters.lucene.backend import LuceneBackend
 from hybridsearch.adapters.lucene.wire.channel import Call, Channel
+from hybridsearch.adapters.opensearch import OpenSearchBackend
 from hybridsearch.backends import Kind, Request, RetrieverSchema, Schema
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.filters import Filter
@@ -26,6 +27,7 @@ from hybridsearch.ranking import PassageScore, Ranking
 from hybridsearch.testing import oracles, samples
 from hybridsearch.testing.base import case
 from hybridsearch.testing.samples import Item
+from hybridsearch.testing.storage import ODD_TERMS
 from hybridsearch.vectors import EncodedBatch, PassageSpans, QueryVector, SparseQuery, TextQuery, Vectors
 
 Make = Callable[..., LuceneBackend]
@@ -419,6 +421,38 @@ def test_an_index_without_passages_is_as_it_was(make: Make) -> None:
     (found,) = call(backend.address, "GET", backend.address.path).values()
     assert "passages" not in found["mappings"]["properties"]
     assert "nested_objects" not in str(found["settings"])
+
+
+def test_terms_of_all_characters_are_found_in_passages(make: Make) -> None:
+    terms = [*ODD_TERMS, "", "\ud800", "\ud83d\ude00", "~", "%", "%41", "\u3000", "\u2028", "\x1f", "wing.7", "y" * 250]
+    weights = {term: float(np.float32(1 / (number + 3))) for number, term in enumerate(terms)}
+    backend = fill(make(), [long("odd", [Item("empty"), Item("all", dict.fromkeys(terms, 1), weights)])])
+    for kind in ("lexical", "sparse"):
+        rankings = backend.search([Request(kind, samples.sparse_query({term: 1.0}), 10, passages=1) for term in terms])
+        for term, ranking in zip(terms, rankings, strict=True):
+            assert ranking.ids == ("odd",), (kind, term)
+            if kind == "sparse":
+                assert ranking.scores == pytest.approx([weights[term]], rel=1 / 128), term
+    (stored,) = call(backend.address, "POST", f"{backend.address.path}/_mget", {"ids": ["odd"]})["docs"]
+    assert all("impacts" not in passage for passage in stored["_source"]["passages"])
+
+
+def test_an_index_of_the_layout_before_keeps_its_fields(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    documents = random_documents()
+    with monkeypatch.context() as earlier:
+        earlier.setattr(OpenSearchBackend, "impacts", False)
+        old = fill(make(), documents[:20])
+    (found,) = call(old.address, "GET", old.address.path).values()
+    assert "impacts" not in found["mappings"]["properties"]["passages"]["properties"]
+    meta = found["mappings"]["_meta"]
+    meta["hybridsearch"]["version"] = 6
+    call(old.address, "PUT", f"{old.address.path}/_mapping", {"_meta": meta})
+    backend = make()
+    assert backend.open() == SCHEMA
+    backend.upsert(encode(documents[20:]))
+    for kind in KINDS:
+        for query in samples.random_queries(kind, 3):
+            check(backend, documents, kind, query)
 
 
 def test_seismic_is_refused_for_passages(lucene_names: Callable[[str, str], str], opensearch_url: str) -> None:

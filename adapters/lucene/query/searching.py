@@ -16,7 +16,7 @@ from typing import TypeAlias, TypeVar
 import numpy as np
 
 from hybridsearch.adapters.checks import dense_query, hits_of, lexical_retriever, retriever_of, sparse_query
-from hybridsearch.adapters.lucene import seismic
+from hybridsearch.adapters.lucene import impacts, seismic
 from hybridsearch.adapters.lucene.dialect import Dialect, Search
 from hybridsearch.adapters.lucene.query.filters import compile_filter
 from hybridsearch.adapters.lucene.query.passages import ListedPassages, by_best_passage
@@ -83,16 +83,12 @@ class _Question:
     position: int
     request: Request
     retriever: RetrieverSchema
+    path: str  # of the field that is searched
     filter: Json | None
     weights: Mapping[str, float] = field(default_factory=dict)
     fields: tuple[str, ...] = ("id",)  # fields that each hit contains
     by_id: bool = False  # whether the engine must order ties by id
     given: bool = False  # whether the filter names the documents, so that none must be found
-
-    @property
-    def path(self) -> str:
-        within = f"{PASSAGES}." if self.retriever.passages else ""
-        return f"{within}{'content' if self.retriever.kind == 'text' else 'vectors'}.{self.request.retriever}"
 
     @property
     def keys(self) -> list[Key]:
@@ -109,10 +105,11 @@ class _Question:
 class Searcher:
     """Searches one index. It keeps the document frequencies of lexical retrievers until the index changes."""
 
-    def __init__(self, schema: Schema, dialect: Dialect, *, literal: bool = False) -> None:
+    def __init__(self, schema: Schema, dialect: Dialect, *, literal: bool = False, impacts: bool = False) -> None:
         self.schema = schema
         self._dialect = dialect
         self._literal = literal
+        self._by_impacts = impacts
         self._statistics = Statistics()
         self._length: float | None = None  # mean length of the documents of the last search
 
@@ -277,7 +274,7 @@ class Searcher:
     def document_frequencies(self, name: str, terms: Sequence[str]) -> Steps[tuple[list[int], int]]:
         """The number of documents or passages that have each term, and of all of them. There is at least one term."""
         retriever = lexical_retriever(self.schema, name)
-        path = f"{f'{PASSAGES}.' if retriever.passages else ''}vectors.{name}"
+        path = self._path(name, retriever)
         keys = [(path, encode_term(term)) for term in terms]
         missing = {key for key in keys if key not in self._statistics.frequencies}
         while True:
@@ -314,12 +311,13 @@ class Searcher:
         name, retriever, query = request.retriever, retriever_of(self.schema, request.retriever), request.query
         hits_of(request)
         filter = None if request.filter is None else compile_filter(request.filter, literal=self._literal)
+        asked = partial(_Question, position, request, retriever, self._path(name, retriever), filter)
         if retriever.kind == "dense":
-            return _Question(position, request, retriever, filter) if dense_query(request, retriever).any() else None
+            return asked() if dense_query(request, retriever).any() else None
         if retriever.kind == "text":
             if not isinstance(query, TextQuery):
                 raise InvalidArgumentError(f"Retriever {name!r} takes a TextQuery, not {type(query).__name__}.")
-            return _Question(position, request, retriever, filter) if query.text.strip() else None
+            return asked() if query.text.strip() else None
         query = sparse_query(request, retriever)
         values = query.weights.tolist()
         if values and min(values) < 0:
@@ -328,7 +326,14 @@ class Searcher:
                 "leave the term out, or use the memory backend."
             )
         weights = {encode_term(term): value for term, value in zip(query.terms, values, strict=True) if value > 0}
-        return _Question(position, request, retriever, filter, weights) if weights else None
+        return asked(weights) if weights else None
+
+    def _path(self, name: str, retriever: RetrieverSchema) -> str:
+        """The path of the field that a retriever searches."""
+        if retriever.passages and self._by_impacts and retriever.kind in ("lexical", "sparse"):
+            return f"{PASSAGES}.{impacts.MEMBER}.{name}"
+        within = f"{PASSAGES}." if retriever.passages else ""
+        return f"{within}{'content' if retriever.kind == 'text' else 'vectors'}.{name}"
 
     def _weighed(self, question: _Question, known: Statistics) -> _Question | None:
         """The question with the weights to send. None if no term can match."""

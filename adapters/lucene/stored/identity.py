@@ -13,7 +13,7 @@ from hybridsearch.adapters.lucene.wire.connection import Address, Json
 from hybridsearch.backends import Schema
 from hybridsearch.errors import BackendError, HybridSearchError, IndexCorruptedError
 
-LAYOUT = 6
+LAYOUT = 7
 """The version of the layout of documents and `_meta`. Newer layouts, and those before `_LITERAL`, are refused."""
 
 _LITERAL = 3
@@ -21,6 +21,9 @@ _LITERAL = 3
 
 _PLAIN = 5
 """The last version in which documents were stored without compression: see `lines`. Version 4 has no passages."""
+
+_FEATURES = 6
+"""The last version in which OpenSearch found passages by feature fields: see `impacts`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,11 @@ class Identity:
     def compressed(self) -> bool:
         """Whether documents are stored with compression: see `lines`."""
         return self.layout > _PLAIN
+
+    @property
+    def impacts(self) -> bool:
+        """Whether passages are found by impacts, if the engine has such fields: see `impacts`."""
+        return self.layout > _FEATURES
 
     def to_meta(self) -> Json:
         """The content of `_meta`. It holds the schema as text, because the engines sort the keys of objects."""

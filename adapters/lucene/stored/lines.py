@@ -18,8 +18,9 @@ A stored document is one object (`_source`):
 | `passages`   | list of passages in the order of the text; only in an index with passages                 |
 | `length`     | number of characters of `document`; only in an index with passages                        |
 
-A passage is an object with `start`, `end`, `vectors`, `counts`, `long_terms` and `content`. The last four are as above,
-for the retrievers that read passages. `content` of a passage is indexed but not stored.
+A passage is an object with `start`, `end`, `vectors`, `counts`, `long_terms`, `content` and `impacts`. `vectors`,
+`counts`, `long_terms` and `content` are as above, for the retrievers that read passages. `impacts` has the weights as
+texts, see `impacts`. `content` and `impacts` of a passage are indexed but not stored.
 
 The object is sent as SMILE (`smile`), with all bits of a float32. Engines return a float32 as the shortest decimal that
 reads as the same float32. So nothing is lost, although Lucene scores with fewer bits.
@@ -42,7 +43,7 @@ import orjson
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
-from hybridsearch.adapters.lucene import seismic
+from hybridsearch.adapters.lucene import impacts, seismic
 from hybridsearch.adapters.lucene.stored.fields import to_fields
 from hybridsearch.adapters.lucene.stored.mapping import PASSAGES
 from hybridsearch.adapters.lucene.wire import smile
@@ -116,6 +117,7 @@ def bulk_lines(
     stamp: int,
     *,
     rough: bool = False,
+    by_impacts: bool = False,
     literal: bool = False,
     compressed: bool = True,
 ) -> Iterator[Line]:
@@ -127,6 +129,7 @@ def bulk_lines(
         average_lengths: Average document length in tokens that weights are made with, by lexical retriever.
         stamp: Time of this version, in microseconds.
         rough: Whether learned sparse vectors are also indexed for `seismic`. Default False.
+        by_impacts: Whether sparse vectors of passages are indexed as `impacts`. Default False.
         literal: Whether the index is literal (see `fields`). Default False.
         compressed: Whether documents may be stored with compression. Default True.
 
@@ -135,7 +138,8 @@ def bulk_lines(
     """
     _check_signs(batch, schema)
     return chain.from_iterable(
-        _lines_of(batch, rows, schema, average_lengths, stamp, rough, literal, compressed) for rows in _parts(batch)
+        _lines_of(batch, rows, schema, average_lengths, stamp, rough, by_impacts, literal, compressed)
+        for rows in _parts(batch)
     )
 
 
@@ -193,6 +197,7 @@ def _lines_of(
     average_lengths: Mapping[str, float],
     stamp: int,
     rough: bool,
+    by_impacts: bool,
     literal: bool,
     compressed: bool,
 ) -> Iterator[Line]:
@@ -222,10 +227,12 @@ def _lines_of(
             _put(held, "counts", name, part)
             part = _weighted(part, BM25Weighting(**(retriever.weighting or {})), average_lengths[name])
         _put(held, "vectors", name, part)
-        if rough and retriever.kind == "sparse":
+        by_rough = rough and retriever.kind == "sparse"
+        if by_rough or (by_impacts and retriever.passages):
+            member, form = (seismic.MEMBER, seismic.rough_vector) if by_rough else (impacts.MEMBER, impacts.text)
             for source, weights in zip(held, _by_name(part), strict=True):
                 if weights:
-                    source.setdefault(seismic.MEMBER, {})[name] = seismic.rough_vector(weights)
+                    source.setdefault(member, {})[name] = form(weights)
     for document, source in zip(documents, sources, strict=True):
         action = smile.dumps({"index": {"_id": document_key(document.id)}})
         yield document.id, b"".join([action, smile.END, smile.dumps(source), smile.END])

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from hybridsearch.adapters.checks import check_dense
-from hybridsearch.adapters.lucene import seismic
+from hybridsearch.adapters.lucene import impacts, seismic
 from hybridsearch.adapters.lucene.dialect import Dialect
 from hybridsearch.adapters.lucene.stored.fields import METADATA_MAPPING
 from hybridsearch.adapters.lucene.stored.identity import Identity
@@ -44,16 +44,22 @@ def index_body(
         elif retriever.kind == "dense":
             check_dense(name, retriever)
             fields.vectors[name] = dialect.dense_field(retriever)
+        elif dialect.impacts and retriever.passages:
+            fields.impacts[name] = impacts.FIELD
         else:
             fields.vectors[name] = dialect.sparse_field()
     rough = dialect.rough_fields(schema)
     # The texts of passages are parts of `document`, so they are indexed and not stored.
-    excluded = [*([seismic.MEMBER] if rough else []), *([f"{PASSAGES}.content"] if of_passage.texts else [])]
+    unstored = {"content": of_passage.texts, impacts.MEMBER: of_passage.impacts}
+    excluded = [*([seismic.MEMBER] if rough else []), *(f"{PASSAGES}.{name}" for name, of in unstored.items() if of)]
+    if of_passage.impacts:
+        similarity[impacts.NAME] = impacts.SIMILARITY
     return {
         "settings": {
             **copies,
             "max_result_window": MAX_WINDOW,
             **({"similarity": similarity} if similarity else {}),
+            **({"analysis": impacts.ANALYSIS} if of_passage.impacts else {}),
             **({} if schema.passages is None else _UNLIMITED),
             **settings,
         },
@@ -80,13 +86,16 @@ class _Fields:
 
     vectors: dict[str, Json] = field(default_factory=dict)
     texts: dict[str, Json] = field(default_factory=dict)
+    impacts: dict[str, Json] = field(default_factory=dict)
 
     def mapping(self) -> dict[str, Json]:
+        of_impacts = {"type": "object", "dynamic": False, "properties": self.impacts}
         return {
             "counts": _STORED,
             "long_terms": _STORED,
             "vectors": {"type": "object", "dynamic": False, "properties": self.vectors},
             **({"content": {**_UNINDEXED, "fields": self.texts}} if self.texts else {}),
+            **({impacts.MEMBER: of_impacts} if self.impacts else {}),
         }
 
     def nested(self) -> Json:
