@@ -84,6 +84,12 @@ def passage_ids(payload: Mapping[str, Any]) -> list[str]:
     return [str(uuid5(_NAMESPACE, f"{number} {head}")) for number in range(len(payload["spans"]) // 2)]
 
 
+def spans_of(payload: Mapping[str, Any]) -> list[tuple[int, int]]:
+    """The start and end of each passage of a document with this payload."""
+    spans = payload["spans"]
+    return list(zip(spans[::2], spans[1::2], strict=True))
+
+
 def passage_payload(document: Mapping[str, Any], number: int) -> dict[str, Any]:
     """The payload of a passage of a document, from the payload of the document."""
     shared = {key: document[key] for key in ("id", "version", "ordered")}
