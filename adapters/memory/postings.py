@@ -25,7 +25,7 @@ from hybridsearch.vectors import SparseQuery, SparseVectors, Vocabulary
 
 Scalar = TypeVar("Scalar", bound=np.generic)
 
-_PIECE = 1 << 22
+_PIECE = 1 << 19
 """The number of postings that are processed at a time. It limits the memory."""
 
 
