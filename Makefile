@@ -26,6 +26,7 @@ demo-index: | $(VENV)/demo.stamp
 	$(VENV)/bin/python examples/demo.py
 
 test: $(VENV)/dev.stamp
+	$(VENV)/bin/hybridsearch warmup >/dev/null & # else all tests would wait for the compiler at once
 	$(VENV)/bin/python -m pytest -n $(WORKERS) --dist loadscope --no-loadscope-reorder
 
 docs: $(VENV)/docs.stamp types
