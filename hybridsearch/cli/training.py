@@ -160,7 +160,10 @@ def train(
     hard_negatives: Annotated[
         int | None,
         _of_negatives(
-            "N", "Number of hard negatives to mine for each pair, from a search with BM25 and the model.", min=1
+            "N",
+            "Number of hard negatives to mine for each pair, from a search with BM25 and the model. Default with "
+            "--unsupervised: 1, or 5 with --teacher hybrid.",
+            min=1,
         ),
     ] = None,
     corpus: Annotated[
@@ -174,7 +177,8 @@ def train(
         _of_negatives(
             "MODEL",
             "Cross-encoder, dense or late-interaction model whose scores of positives and negatives the model learns. "
-            "With --unsupervised it can also be `hybrid`: the scores of a search with BM25 and the model.",
+            "With --unsupervised it can also be `hybrid`: a search with BM25 and the model, which grades documents "
+            "for sentences.",
         ),
     ] = None,
     unsupervised: Annotated[

@@ -222,7 +222,7 @@ def _made(
         model,
         kind,
         teacher=arguments.pop("teacher", None),
-        hard_negatives=arguments.pop("hard_negatives", 1),
+        hard_negatives=arguments.pop("hard_negatives", None),
         output=output / "negatives",
         trust_remote_code=arguments.get("trust_remote_code", False),
         seed=arguments["settings"].seed,

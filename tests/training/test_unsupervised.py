@@ -70,12 +70,32 @@ def test_what_was_made_is_said_and_kept(long_corpus: list[hs.Document], tiny_den
     assert read_training_data(tmp_path / "made").rows.to_list() == made.data.rows.to_list()
 
 
-def test_the_hybrid_can_be_the_teacher(long_corpus: list[hs.Document], tiny_dense: Path) -> None:
-    taught = unsupervised_data(
-        long_corpus, str(tiny_dense), "dense", teacher="hybrid", hard_negatives=2, show_progress_bar=False
+def test_the_hybrid_grades_other_documents_than_the_one_of_the_query(
+    long_corpus: list[hs.Document], tiny_dense: Path
+) -> None:
+    made = unsupervised_data(
+        long_corpus, str(tiny_dense), "dense", teacher="hybrid", hard_negatives=3, show_progress_bar=False
     )
-    assert taught.data.kind is Kind.SCORED_TUPLES
-    assert {len(label) for label in taught.data.rows["label"]} == {3}
+    assert made.data.kind is Kind.SCORED_TUPLES
+    assert made.data.notes[0].startswith("sentence queries: ")
+    with hs.HybridSearch({"bm25": hs.BM25(), "dense": hs.Dense(tiny_dense)}, fusion=hs.ScoreFusion("minmax")) as search:
+        search.index(long_corpus, show_progress_bar=False)
+        for row in list(made.data.rows)[:10]:
+            texts = [row["positive"], *(row[f"negative_{number}"] for number in (1, 2, 3))]
+            found = [hit.document.content for hit in search.search(row["anchor"], 40)]
+            places = [found.index(text) for text in texts]
+            assert places[:2] in ([0, 1], [0, 2], [1, 2])  # one of the first three is the query's own
+            assert row["label"][0] == pytest.approx(0.4)
+            by_rank = [score for _, score in sorted(zip(places, row["label"], strict=True))]
+            assert by_rank == sorted(by_rank, reverse=True)
+            assert len(set(texts)) == 4
+
+
+def test_too_few_documents_cannot_be_graded(long_corpus: list[hs.Document], tiny_dense: Path) -> None:
+    with pytest.raises(InvalidArgumentError, match="No query found 25 documents that can be graded"):
+        unsupervised_data(
+            long_corpus[:12], str(tiny_dense), "dense", teacher="hybrid", hard_negatives=24, show_progress_bar=False
+        )
 
 
 def test_a_generator_and_a_cross_encoder_make_the_margins_of_gpl(

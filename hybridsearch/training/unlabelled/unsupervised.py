@@ -17,6 +17,7 @@ from hybridsearch.encoders.models import LazyModel, family_of, find_model
 from hybridsearch.encoders.sparse import Sparse
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.evaluation.datasets import Dataset
+from hybridsearch.fusion import ScoreFusion
 from hybridsearch.messages import number_of
 from hybridsearch.readers import read_documents
 from hybridsearch.search import HybridSearch
@@ -26,6 +27,7 @@ from hybridsearch.training.distill import Teacher, add_teacher_scores
 from hybridsearch.training.negatives.mining import mine_hard_negatives
 from hybridsearch.training.runs.record import has_several_processes
 from hybridsearch.training.settings import ModelKind
+from hybridsearch.training.unlabelled.graded import graded_by
 from hybridsearch.training.unlabelled.pseudo import Generator, QueryKind, pseudo_queries
 
 HELD_OUT = 100
@@ -62,8 +64,8 @@ def unsupervised_data(
     per_document: int = 3,
     texts: bool = False,
     teacher: Teacher | str | Path | None = None,
-    hard_negatives: int = 1,
-    ranks: tuple[int, int] = (6, 40),
+    hard_negatives: int | None = None,
+    ranks: tuple[int, int] | None = None,
     output: str | Path | None = None,
     limit: int | None = None,
     trust_remote_code: bool = False,
@@ -80,18 +82,21 @@ def unsupervised_data(
         model: Model that will be trained: a folder or a name. A dense or sparse model also searches for negatives,
             together with BM25, fused by RRF.
         kind: Kind of the model: "dense", "sparse", "late-interaction" or "reranker".
-        kinds: Kinds of queries, as in `hybridsearch.training.unlabelled.pseudo.pseudo_queries`.
+        kinds: Kinds of queries, as in `hybridsearch.training.unlabelled.pseudo.pseudo_queries`. None prefers sentences
+            to titles and headings if the teacher is "hybrid".
         generator: Generator of queries, as in `hybridsearch.training.unlabelled.pseudo.pseudo_queries`.
         per_document: Largest number of queries of a document.
         texts: Whether to train on the texts of the documents themselves, by the loss "tsdae". Then queries are made
             only for dev and test, and nothing is mined or scored.
-        teacher: Teacher that scores the texts, as in `hybridsearch.training.distill.add_teacher_scores`, or "hybrid"
-            for the search that negatives are mined from. None trains on labels only: the text that a query was made of
-            is relevant.
-        hard_negatives: Number of hard negatives of each pseudo-query.
-        ranks: First and last rank of the search that hard negatives come from.
+        teacher: Teacher that scores the texts, as in `hybridsearch.training.distill.add_teacher_scores`. "hybrid" is a
+            search with BM25 and the model, fused by the mean of min-max scores. Then the text that a query was made of
+            is left out, and the model learns how the search grades the other texts. None trains on labels only: the
+            text that a query was made of is relevant.
+        hard_negatives: Number of hard negatives of each pseudo-query. None takes 1, or 5 if the teacher is "hybrid".
+        ranks: First and last rank of the search that hard negatives come from. None takes (6, 40), or (1, 30) if the
+            teacher is "hybrid", which grades the first two texts of these ranks and draws the others.
         output: Folder for the pseudo-queries and their negatives, as in `mine_hard_negatives`. None keeps them in
-            memory.
+            memory. Graded texts of the teacher "hybrid" are not written.
         limit: Largest number of pseudo-queries or texts to train on, drawn at random. None takes all.
         trust_remote_code: Whether code in the folder of `model` may run.
         seed: Seed of the pseudo-queries, the negatives and the held-out documents.
@@ -120,6 +125,13 @@ def unsupervised_data(
             "Several processes cannot make one set of pseudo-queries. Run `unsupervised_data` with output=FOLDER in "
             "one process, then train on this folder."
         )
+    graded = isinstance(teacher, str) and teacher == "hybrid"
+    if graded and kinds is None and generator is None:
+        kinds = ("sentence", "title", "heading")
+    if hard_negatives is None:
+        hard_negatives = 5 if graded else 1
+    if ranks is None:
+        ranks = (1, 30) if graded else (6, 40)
     documents = read_documents(corpus) if isinstance(corpus, str | Path) else list(corpus)
     made = pseudo_queries(
         documents,
@@ -137,8 +149,10 @@ def unsupervised_data(
     if texts:
         return Unsupervised(train, dev, test, None)
     encoders: dict[str, Encoder] = {"bm25": BM25(), **_encoder(model, kind, trust_remote_code)}
-    with HybridSearch(encoders) as search:
+    with HybridSearch(encoders, fusion=ScoreFusion("minmax") if graded else None) as search:
         search.index(documents, show_progress_bar=show_progress_bar)
+        if graded:
+            return Unsupervised(graded_by(search, train, hard_negatives, ranks, seed), dev, test, None)
         mined = mine_hard_negatives(
             train,
             search,
@@ -152,8 +166,7 @@ def unsupervised_data(
         )
         data = replace(mined.data, name=made.name, notes=(*made.notes, f"mined {mined.summary.title}"))
         if teacher is not None:
-            scored_by = search if isinstance(teacher, str) and teacher == "hybrid" else teacher
-            data = add_teacher_scores(data, scored_by, show_progress_bar=show_progress_bar)
+            data = add_teacher_scores(data, teacher, show_progress_bar=show_progress_bar)
     return Unsupervised(data, dev, test, mined.summary)
 
 
