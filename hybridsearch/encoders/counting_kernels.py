@@ -272,7 +272,7 @@ def count_terms(
 
 @njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
 def sort_rows(starts: NDArray[np.int64], columns: NDArray[np.int32], values: NDArray[np.float32], width: int) -> None:
-    """Sort each row of a CSR matrix with `width` columns by column, in place. No row has a column twice."""
+    """Sort each row of a CSR matrix with `width` columns by column, in place. A row may have a column twice."""
     heads = np.zeros(width + 1, np.int64)
     for i in range(len(columns)):
         heads[np.uint64(columns[np.uint64(i)] + 1)] += 1

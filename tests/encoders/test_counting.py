@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hybridsearch import BM25
+from hybridsearch import BM25, CharNGrams
 from hybridsearch.encoders import counting
 from hybridsearch.encoders.identifiers import ordinary_word
 from hybridsearch.encoders.tokens import Rules, stop_words_of
@@ -91,6 +91,13 @@ def test_compiled_loops_arrow_and_single_texts_give_the_same_bytes(
         assert found.vocabulary.terms == tuple(sorted({term for count in counts for term in count}))
         rows = [dict(zip(found.matrix[[i]].indices, found.matrix[[i]].data, strict=True)) for i in range(len(texts))]
         assert [{found.vocabulary.terms[c]: n for c, n in row.items()} for row in rows] == counts
+
+
+@given(batches=BATCHES, encoder=st.sampled_from([BM25, CharNGrams]))
+def test_short_texts_and_n_grams_have_the_same_bytes_once_the_loops_are_read(
+    kernels: ModuleType, batches: list[list[str]], encoder: Callable[[], Any]
+) -> None:
+    assert encoded(encoder(), batches, kernels) == encoded(encoder(), batches, None)
 
 
 @pytest.mark.parametrize("file", ["scifact/corpus.jsonl", "medquad/pairs.jsonl", "cranfield/corpus.jsonl"])
