@@ -168,7 +168,7 @@ class Splitter:
     >>> spans.spans.tolist()
     [[0, 17], [17, 54], [54, 62]]
     >>> [passage.content for passage in passages]
-    ['Flight Wings give lift. ', 'Flight Lift grows with the angle of attack. ', 'Flight It ends.']
+    ['Flight Wings give lift.', 'Flight Lift grows with the angle of attack.', 'Flight It ends.']
     """
 
     def __init__(self, settings: Passages, counter: Counter) -> None:

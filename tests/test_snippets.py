@@ -330,7 +330,7 @@ def test_a_dense_model_lights_up_the_nearest_sentence(neural: hs.HybridSearch) -
 def test_printing_runs_no_model(neural: hs.HybridSearch, monkeypatch: pytest.MonkeyPatch) -> None:
     results = neural.search("headache")
     monkeypatch.setattr("hybridsearch.encoders.sparse.forward", None)
-    monkeypatch.setattr("hybridsearch.encoders.dense.forward", None)
+    monkeypatch.setattr("hybridsearch.encoders.dense.outputs", None)
     assert "Cephalalgia" in str(results)
     assert "Cephalalgia" in results._repr_html_()
 

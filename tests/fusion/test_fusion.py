@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import json
+import os
 import random
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import numba
 import numpy as np
 import pytest
 from fuzzing import SIZES, as_file, count_answers, mutated, value
@@ -39,30 +41,44 @@ def test_the_score_of_a_document_that_both_retrievers_list_first_is_two_over_k_p
     assert dict(fused) == {"a": 2.0}
 
 
-@pytest.fixture
-def ranx(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The library ranx in plain Python. It would compile its loops for most of a minute."""
-    monkeypatch.setattr(numba.config, "DISABLE_JIT", True)
-    return pytest.importorskip("ranx")
+_RANX = """
+import json, sys
+import ranx
+runs, arguments = json.load(sys.stdin)
+print(json.dumps(dict(ranx.fuse(runs=[ranx.Run({"q": run}) for run in runs], **arguments).run["q"])))
+"""
+
+
+def fused_by_ranx(given: Mapping[str, Ranking], **arguments: object) -> dict[str, float]:
+    """The scores of the library ranx, in a process of plain Python. It would compile its loops for most of a minute."""
+    pytest.importorskip("ranx")
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", _RANX],
+        input=json.dumps([[dict(ranking) for ranking in given.values()], arguments]),
+        env={**os.environ, "NUMBA_DISABLE_JIT": "1"},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    scores: dict[str, float] = json.loads(done.stdout)
+    return scores
 
 
 @pytest.mark.parametrize("k", [60, 7])
-def test_rrf_equals_ranx(k: int, ranx: Any) -> None:
+def test_rrf_equals_ranx(k: int) -> None:
     rng = np.random.default_rng(5)
     given_rankings = rankings(
         *[{f"d{i}": float(score) for i, score in enumerate(rng.permutation(50)[: 10 + 10 * r])} for r in range(3)]
     )
-    runs = [ranx.Run({"q": dict(r)}) for r in given_rankings.values()]
-    fused = ranx.fuse(runs=runs, norm=None, method="rrf", params={"k": k})
-    assert dict(RRF(k).fuse(given_rankings)) == pytest.approx(dict(fused.run["q"]))
+    theirs = fused_by_ranx(given_rankings, norm=None, method="rrf", params={"k": k})
+    assert dict(RRF(k).fuse(given_rankings)) == pytest.approx(theirs)
 
 
-def test_minmax_mean_equals_ranx_after_its_sum_is_divided(ranx: Any) -> None:
+def test_minmax_mean_equals_ranx_after_its_sum_is_divided() -> None:
     rng = np.random.default_rng(6)
     given_rankings = rankings(*[{f"d{i}": float(s) for i, s in enumerate(rng.normal(size=30 + r))} for r in range(3)])
-    runs = [ranx.Run({"q": dict(r)}) for r in given_rankings.values()]
-    fused = ranx.fuse(runs=runs, norm="min-max", method="sum")
-    expected = {id: score / 3 for id, score in fused.run["q"].items()}
+    theirs = fused_by_ranx(given_rankings, norm="min-max", method="sum")
+    expected = {id: score / 3 for id, score in theirs.items()}
     assert dict(ScoreFusion("minmax").fuse(given_rankings)) == pytest.approx(expected)
 
 
