@@ -112,13 +112,15 @@ class Ranking:  # noqa: PLW1641 (holds an array, so it has no hash)
         if not pairs:
             return EMPTY
         ids, values = zip(*pairs, strict=True)
-        negated = -np.array(values, dtype=np.float64)
-        if np.isnan(negated).any():
-            id = ids[int(np.isnan(negated).argmax())]
+        found = np.array(values, dtype=np.float64)
+        if np.isnan(found).any():
+            id = ids[int(np.isnan(found).argmax())]
             raise InvalidArgumentError(f"The score of document {id!r} is NaN, but a score must be a number.")
         if len(set(ids)) != len(ids):
             raise InvalidArgumentError("A document id comes twice in one ranking: give each id once.")
-        ordered = sorted(zip(negated.tolist(), ids, strict=True))[:k]
+        if (found[:-1] > found[1:]).all():  # most engines order by score
+            return cls(ids[:k], found[:k])
+        ordered = sorted(zip((-found).tolist(), ids, strict=True))[:k]
         return cls(tuple([id for _, id in ordered]), -np.array([score for score, _ in ordered], dtype=np.float64))
 
     def __repr__(self) -> str:

@@ -151,9 +151,9 @@ class Dialect(ABC):
     @staticmethod
     def similarity(metric: Metric, score: float) -> float:
         """The similarity that a dense score of the engine stands for. Both engines compute scores the same way."""
-        score = max(score, _SMALLEST)
         if metric == "cosine":
             return 2 * score - 1
+        score = max(score, _SMALLEST)
         if metric == "dot":
             return score - 1 if score >= 1 else 1 - 1 / score
         return -float(np.sqrt(max(1 / score - 1, 0.0)))

@@ -32,6 +32,7 @@ from hybridsearch.adapters.lucene.stored.reading import (
     hit_id,
     hit_length,
     hit_score,
+    hit_scores,
 )
 from hybridsearch.adapters.lucene.wire.connection import Json
 from hybridsearch.adapters.steps import through
@@ -433,9 +434,9 @@ class Searcher:
         return self._ranking(question, hits, k)
 
     def _ranking(self, question: _Question, hits: Sequence[Json], k: int) -> Ranking:
-        found = dict(zip([hit["fields"]["id"][0] for hit in hits], hits, strict=True))  # faster than many calls
+        ids = [hit["fields"]["id"][0] for hit in hits]  # faster than many calls
         scored = self._score_of(question)
-        pairs = [(id, scored(hit_score(hit))) for id, hit in found.items()]
+        pairs = [(id, scored(score)) for id, score in zip(ids, hit_scores(hits), strict=True)]
         if self._is_rough(question):  # leave out candidates that have none of the query's terms
             pairs = [(id, score) for id, score in pairs if score > 0]
         if hits and not {LENGTH, "document"}.isdisjoint(question.fields):
@@ -444,10 +445,13 @@ class Searcher:
         ranking = Ranking.from_scores(pairs, k)
         if not len(ranking):
             return EMPTY
-        found = {id: found[id] for id in ranking.ids}
+        listed = question.listed > 0
+        found: dict[str, Json] = {}
+        if listed or "document" in question.fields:
+            of_id = dict(zip(ids, hits, strict=True))
+            found = {id: of_id[id] for id in ranking.ids}
         documents = _Documents(found) if "document" in question.fields else None
-        listed = ListedPassages(found, scored) if question.listed else None
-        return Ranking(ranking.ids, ranking.scores, documents, listed)
+        return Ranking(ranking.ids, ranking.scores, documents, ListedPassages(found, scored) if listed else None)
 
     def _score_of(self, question: _Question) -> Callable[[float], float]:
         """The function that turns the engine's scores into ours."""

@@ -136,6 +136,12 @@ def hit_score(hit: Json) -> float:
     return float(hit["sort"][0] if score is None else score)
 
 
+def hit_scores(hits: Sequence[Json]) -> list[float]:
+    """The engine's scores of the hits of one search, with one look at most of them."""
+    scores = [hit["_score"] for hit in hits]
+    return scores if not hits or scores[0] is not None else [hit_score(hit) for hit in hits]
+
+
 def read_batches(channel: Channel, address: Address, schema: Schema, batch_size: int) -> Iterator[EncodedBatch]:
     """All documents with their vectors, as they are when the first batch is taken.
 
