@@ -97,6 +97,17 @@ class BM25Weighting:
             return np.log((documents + 1) / (n + 0.5))
         return np.log((documents + 1) / n)
 
+    @property
+    def largest(self) -> float:
+        """The weight that no term of a document exceeds, without its idf.
+
+        >>> BM25Weighting().largest, BM25Weighting("bm25+").largest
+        (1.0, 3.2)
+        """
+        if self.variant in ("lucene", "robertson"):
+            return 1.0
+        return self.k1 + 1 + (self.delta or 0 if self.variant == "bm25+" else 0)
+
     def term_weights(
         self, frequency: NDArray[np.float32], length: NDArray[np.float32], average_length: float
     ) -> NDArray[np.float32]:

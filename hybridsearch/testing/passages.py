@@ -172,16 +172,22 @@ class PassageTests(Base):
             for query in samples.random_queries(kind, 4):
                 request = Request(kind, query, 20, passages=3)
                 (ranking,) = long_items.search([request])
-                ids = [*ranking.ids[::3], "unknown"]
-                read, (listed, of_none) = long_items.fetch_passages([request, request], [ids, []])
-                with case(kind=kind, query=query):
-                    assert dict(read) == {id: documents[id] for id in ids[:-1]}
-                    assert (set(listed or ()), of_none) == (set(ids[:-1]), {})
-                    for id, passages in (listed or {}).items():
-                        right = (ranking.passages or {})[id]
-                        assert [one[:2] for one in passages] == [one[:2] for one in right]
-                        scores = [one.score for one in right]
-                        assert [one.score for one in passages] == pytest.approx(scores, rel=tolerance, abs=tolerance)
+                found = ranking.ids[::3]
+                ids = [*found, "empty", "unknown"]
+                for others in ([], ids):
+                    read, (listed, again) = long_items.fetch_passages([request, request], [ids, others])
+                    with case(kind=kind, query=query, others=others):
+                        assert dict(read) == {id: documents[id] for id in found} | {"empty": Document("empty", "")}
+                        assert listed is not None
+                        assert dict(again or {}) == (dict(listed) if others else {})
+                        assert set(listed) == set(found)
+                        for id, passages in listed.items():
+                            right = (ranking.passages or {})[id]
+                            assert [one[:2] for one in passages] == [one[:2] for one in right]
+                            scores = [one.score for one in right]
+                            assert [one.score for one in passages] == pytest.approx(
+                                scores, rel=tolerance, abs=tolerance
+                            )
 
     def test_replaced_documents_leave_no_passage_behind(
         self, opened: Backend, of_passages: Schema, kinds: Kinds

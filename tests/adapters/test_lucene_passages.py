@@ -212,6 +212,56 @@ def test_a_search_is_one_request(make: Make, mode: str, sent: list[Call]) -> Non
     assert all(set(ranking.documents or ()) == set(ranking.ids) for ranking in rankings)
 
 
+@pytest.mark.parametrize("share", [0.5, 1e9])
+def test_frequent_terms_alone_make_no_hit_unless_they_may(
+    make: Make, monkeypatch: pytest.MonkeyPatch, sent: list[Call], share: float
+) -> None:
+    rare, common = samples.random_items(2)
+    words = [{"common": 1, "rare": number % 4 // 3} for number in range(80)]
+    items = [replace(common, counts={term: count for term, count in of.items() if count}) for of in words]
+    documents = [long(f"d{number}", [items[number], rare, items[number - 1]]) for number in range(80)]
+    backend = fill(make(), documents)
+    monkeypatch.setattr("hybridsearch.adapters.lucene.query.heavy._LEAST", 0)
+    monkeypatch.setattr("hybridsearch.adapters.lucene.query.heavy._SHARE", share)
+    query = samples.sparse_query({"common": 1.0, "rare": 1.0})
+    wholes = oracles.right_scores(
+        "lexical", [of.whole for of in documents], query, average_length=samples.FROZEN_LENGTH
+    )
+    for k in (10, 70):
+        for listed in (0, 3):
+            check(backend, documents, "lexical", query, k, listed)
+        sent.clear()
+        (ranking,) = backend.search([Request("whole-lexical", query, k)])
+        oracles.check_ranking(ranking, wholes, k, tolerance=backend.capabilities.score_tolerance["lexical"])
+        filtered = [b'"filter"' in (call.body or b"") for call in sent]
+        assert any(filtered) == (k == 10 or share > 1)
+        assert filtered[-1] == (k == 10)
+
+
+def test_searches_that_leave_frequent_terms_out_are_right(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hybridsearch.adapters.lucene.query.heavy._LEAST", 0)
+    documents = random_documents(200)
+    backend = fill(make(), documents)
+    for query in samples.random_queries("lexical", 10):
+        for k, listed in ((3, 0), (3, 3), (10, 2)):
+            check(backend, documents, "lexical", query, k, listed)
+
+
+def test_a_list_of_passages_comes_with_its_documents(make: Make, mode: str, sent: list[Call]) -> None:
+    documents = random_documents()
+    backend = fill(make(dense=mode), documents)
+    for kind in KINDS:
+        request = Request(kind, samples.random_queries(kind, 1)[0], 20, passages=3)
+        (ranking,) = backend.search([request])
+        others = [of.whole.id for of in documents if of.whole.id not in ranking.ids]
+        sent.clear()
+        read, (listed,) = backend.fetch_passages([request], [[*ranking.ids, *others]])
+        assert len(sent) == 1
+        assert len((sent[0].body or b"").splitlines()) == (4 if kind == "lexical" else 2)
+        assert set(read) == {of.whole.id for of in documents}
+        assert set(listed or ()) >= set(ranking.ids)
+
+
 def test_long_documents_do_not_come_with_the_hits(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     backend = fill(make(), random_documents())
     request = Request("dense", samples.random_queries("dense", 1)[0], 10, passages=1)

@@ -18,6 +18,8 @@ import ir_measures
 import numpy as np
 import pytest
 import rank_bm25
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import hybridsearch as hs
@@ -129,6 +131,16 @@ def test_a_weight_depends_on_its_own_inputs_alone() -> None:
         np.testing.assert_array_equal(whole, np.concatenate(parts))
         idf = weighting.idf(np.arange(1, 501), 1000)
         np.testing.assert_array_equal(idf, [weighting.idf(np.array([n]), 1000)[0] for n in range(1, 501)])
+
+
+@pytest.mark.parametrize("variant", get_args(Variant))
+@given(tf=st.floats(0.125, 1e6, width=32), length=st.floats(1, 1e6, width=32), k1=st.floats(0.01, 5), b=st.floats(0, 1))
+def test_no_weight_exceeds_the_largest(variant: Variant, tf: float, length: float, k1: float, b: float) -> None:
+    weighting = BM25Weighting(variant, k1, b)
+    weight = weighting.term_weights(np.float32([tf]), np.float32([length]), 10.0)[0]
+    assert weight <= weighting.largest * (1 + 1e-5)
+    most = weighting.term_weights(np.float32([1e9]), np.float32([10]), 10.0)[0]
+    assert most == pytest.approx(weighting.largest, rel=1e-4)
 
 
 def test_nothing_divides_by_zero_where_all_documents_are_empty() -> None:

@@ -24,22 +24,34 @@ def by_best_passage(clause: Json, listed: int = 0, boost: int = 1) -> Json:
     return {"nested": nested}
 
 
+def with_lists(ranking: Json, clause: Json, listed: int) -> Json:
+    """The query `ranking`, whose hits come with their best `listed` passages by `clause`.
+
+    The engine looks at `clause` only for the hits that it sends. In the ranking it stands beside an id that no document
+    has, so it matches nothing.
+    """
+    if not listed:
+        return ranking
+    nowhere = {"term": {"id": ""}}
+    return {"bool": {"must": [ranking], "should": [{"bool": {"must": [nowhere, by_best_passage(clause, listed)]}}]}}
+
+
 class ListedPassages(Mapping[str, Sequence[PassageScore]]):
     """The best passages of hits. They are made when they are looked up, because most hits are never shown.
 
     The first has the score of the document. Elasticsearch scores the others by quantized vectors, if there are any.
 
     Args:
-        hits: Hits by id.
+        hits: Hits by id. Those that list no passage are left out.
         scored: Function that turns the engine's scores into ours.
     """
 
     def __init__(self, hits: Mapping[str, Json], scored: Callable[[float], float]) -> None:
-        self._hits, self._scored = hits, scored
+        self._hits, self._scored = {id: hit for id, hit in hits.items() if _listed(hit)}, scored
 
     def __getitem__(self, id: str) -> Sequence[PassageScore]:
         hit = self._hits[id]
-        best, found = self._scored(hit_score(hit)), hit["inner_hits"][PASSAGES]["hits"]["hits"]
+        best, found = self._scored(hit_score(hit)), _listed(hit)
         scores = [best, *(min(best, self._scored(passage["_score"])) for passage in found[1:])]
         bounds = [[passage["fields"][bound][0] for bound in _BOUNDS] for passage in found]
         passages = [PassageScore(start, end, score) for (start, end), score in zip(bounds, scores, strict=True)]
@@ -55,3 +67,9 @@ class ListedPassages(Mapping[str, Sequence[PassageScore]]):
 
     def __len__(self) -> int:
         return len(self._hits)
+
+
+def _listed(hit: Json) -> Sequence[Json]:
+    """The passages that a hit lists, best first."""
+    found: Sequence[Json] = hit["inner_hits"][PASSAGES]["hits"]["hits"]
+    return found

@@ -19,7 +19,8 @@ from hybridsearch.adapters.checks import dense_query, hits_of, lexical_retriever
 from hybridsearch.adapters.lucene import impacts, seismic
 from hybridsearch.adapters.lucene.dialect import Dialect, Search
 from hybridsearch.adapters.lucene.query.filters import compile_filter
-from hybridsearch.adapters.lucene.query.passages import ListedPassages, by_best_passage
+from hybridsearch.adapters.lucene.query.heavy import Heavy, heavy_terms
+from hybridsearch.adapters.lucene.query.passages import ListedPassages, by_best_passage, with_lists
 from hybridsearch.adapters.lucene.query.statistics import Key, Statistics, read_statistics, searches_for
 from hybridsearch.adapters.lucene.stored.lines import encode_term
 from hybridsearch.adapters.lucene.stored.mapping import MAX_WINDOW, PASSAGES
@@ -89,7 +90,9 @@ class _Question:
     weights: Mapping[str, float] = field(default_factory=dict)
     fields: tuple[str, ...] = ("id",)  # fields that each hit contains
     by_id: bool = False  # whether the engine must order ties by id
-    given: bool = False  # whether the filter names the documents, so that none must be found
+    heavy: Heavy | None = None  # the terms of which each hit has one
+    all_terms: bool = False  # whether hits with any of the terms count
+    given: bool = False  # whether the filter names the documents. Those without a match are hits too, with score 0
 
     @property
     def keys(self) -> list[Key]:
@@ -126,10 +129,12 @@ class Searcher:
     def list_passages(self, requests: Sequence[Request], ids: Sequence[Sequence[str]]) -> Steps[Listed]:
         """The documents `ids`, and the passages that each request finds in its documents.
 
-        They come with one `_msearch`. The stamps of all hits tell which passages are of another version.
+        They come with one `_msearch`. If one request lists passages, its hits come with their documents. If several do,
+        the documents come once, and the stamps of all hits tell which passages are of another version.
         """
+        wanted = list(dict.fromkeys(chain.from_iterable(ids)))
         questions = [
-            replace(question, fields=("id", STAMP), filter={"terms": {"id": list(ids[question.position])}}, given=True)
+            replace(question, filter={"terms": {"id": list(ids[question.position])}}, given=True)
             for question in (
                 self._question(place, replace(request, k=len(ids[place]), filter=None))
                 for place, request in enumerate(requests)
@@ -137,18 +142,27 @@ class Searcher:
             )
             if question is not None and question.listed
         ]
-        wanted = list(dict.fromkeys(chain.from_iterable(ids)))
-        parts = [wanted[start : start + WITH_DOCUMENTS] for start in range(0, len(wanted), WITH_DOCUMENTS)]
-        reads = [documents_by_query({"terms": {"id": part}}, len(part), STAMP) for part in parts]
-        rankings, responses = yield from _beside(self._answers(questions, len(requests)), reads)
+        together = len(questions) == 1 and len(wanted) <= WITH_DOCUMENTS
+        fields = ("id", "document") if together else ("id", STAMP)
+        rankings, responses = yield from _beside(
+            self._answers([replace(question, fields=fields) for question in questions], len(requests)),
+            [] if together else _reads(wanted),
+        )
         hits = {hit_id(hit): hit for response in responses for hit in response["hits"]["hits"]}
+        if together:
+            sent = rankings[questions[0].position].documents
+            hits = dict(sent.hits) if isinstance(sent, _Documents) else {}
+            responses = yield _reads([id for id in wanted if id not in hits])  # no request if there are none
+            hits |= {hit_id(hit): hit for response in responses for hit in response["hits"]["hits"]}
         passages: list[Mapping[str, Sequence[PassageScore]] | None] = []
         for request, ranking in zip(requests, rankings, strict=True):
             listed = ranking.passages
             if not retriever_of(self.schema, request.retriever).passages:
                 passages.append(None)
+            elif isinstance(listed, ListedPassages):
+                passages.append(listed if together else listed.of_versions(hits))
             else:
-                passages.append(listed.of_versions(hits) if isinstance(listed, ListedPassages) else {})
+                passages.append({})
         return _Documents(hits), passages
 
     def count(self, filter: Filter | None) -> Steps[int]:
@@ -226,10 +240,10 @@ class Searcher:
                     verdict = self._verdict(weighed, response)
                     if isinstance(verdict, Ranking):
                         rankings[question.position] = verdict
-                    elif verdict.by_id and weighed.by_id:
+                    elif verdict is weighed:
                         deep.append(weighed)
                     else:
-                        waiting.append(replace(question, by_id=True))
+                        waiting.append(replace(question, by_id=verdict.by_id, all_terms=verdict.all_terms))
         for question in deep:
             rankings[question.position] = yield from self._in_parts(question)
         return rankings
@@ -341,7 +355,16 @@ class Searcher:
         if question.retriever.kind != "lexical":
             return question
         weights = self._idf_weights(question, known)
-        return replace(question, weights=weights) if weights else None
+        if not weights:
+            return None
+        question = replace(question, weights=weights)
+        # Lucene passes over documents that cannot be hits. It does not if there is a filter, and the engine adds one to
+        # each search of an index with passages.
+        if self.schema.passages is None or question.filter is not None or question.all_terms:
+            return question
+        frequencies = {term: known.frequencies[question.path, term] for term in weights}
+        largest = BM25Weighting(**(question.retriever.weighting or {})).largest
+        return replace(question, heavy=heavy_terms(weights, frequencies, largest, question.request.k))
 
     def _idf_weights(self, question: _Question, known: Statistics) -> dict[str, float]:
         weighting = BM25Weighting(**(question.retriever.weighting or {}))
@@ -373,6 +396,7 @@ class Searcher:
             body["track_total_hits"] = question.by_id
         else:
             size = k if question.by_id else k + 1
+            needed: Json = None
             if isinstance(request.query, TextQuery):
                 clause = {"match": {question.path: {"query": request.query.text}}}
             else:
@@ -380,12 +404,20 @@ class Searcher:
                 weights = {term: weight / scale for term, weight in question.weights.items()}
                 pruned = retriever.kind == "sparse" and not request.exact
                 clause = self._dialect.sparse_clause(question.path, weights, pruned=pruned)
+                if question.heavy is not None:
+                    heavy = {term: weights[term] for term in question.heavy.terms}
+                    needed = self._dialect.sparse_clause(question.path, heavy, pruned=False)
                 if self._is_rough(question):
                     return {**body, **self._dialect.rough_search(request.retriever, weights, k, clause), "size": k}
-            if retriever.passages:
+            if needed is not None:
+                ranked: Json = {"bool": {"must": [clause], "filter": [needed]}}
+                # A passage that is listed need not have one of the heavy terms.
+                of_passages = retriever.passages
+                clause = with_lists(by_best_passage(ranked), clause, question.listed) if of_passages else ranked
+            elif retriever.passages:
                 clause = by_best_passage(clause, question.listed)
         if question.filter is not None and (retriever.kind != "dense" or retriever.passages):
-            clause = {"bool": {"must": [clause], "filter": [question.filter]}}
+            clause = {"bool": {"should" if question.given else "must": [clause], "filter": [question.filter]}}
         body["query"] = clause
         body["size"] = size
         if question.by_id:
@@ -413,7 +445,7 @@ class Searcher:
         return {"bool": {"must": [*found, by_best_passage(scoring, listed)]}}
 
     def _verdict(self, question: _Question, response: Json) -> Ranking | _Question:
-        """The ranking, or the question that must be asked next."""
+        """The ranking, or the question that must be asked next. It is the same question if the search was too deep."""
         request, retriever = question.request, question.retriever
         k = int(min(request.k, MAX_WINDOW - 1))
         hits = response["hits"]["hits"]
@@ -428,7 +460,9 @@ class Searcher:
                 return replace(question, by_id=True)
         elif self._is_rough(question):
             if response["hits"]["total"]["value"] < seismic.candidates(k):
-                return question  # the next search is exact
+                return replace(question, by_id=True)  # the next search is exact
+        elif question.heavy is not None and not question.heavy.has_all(hits, k, self._score_of(question)):
+            return replace(question, all_terms=True)
         elif not question.by_id and _tied(hits, k):
             return replace(question, by_id=True)
         return self._ranking(question, hits, k)
@@ -496,6 +530,12 @@ class Searcher:
         return self._ranking(question, [hit for response in responses for hit in response["hits"]["hits"]], k)
 
 
+def _reads(ids: Sequence[str]) -> list[Search]:
+    """The searches for documents and their stamps."""
+    parts = [ids[start : start + WITH_DOCUMENTS] for start in range(0, len(ids), WITH_DOCUMENTS)]
+    return [documents_by_query({"terms": {"id": part}}, len(part), STAMP) for part in parts]
+
+
 def _beside(rounds: Steps[T], searches: Sequence[Search]) -> Steps[tuple[T, list[Json]]]:
     """The result of the rounds, and the responses to other searches, which are sent together with the first round."""
     waiting = [list(searches)]
@@ -514,16 +554,16 @@ class _Documents(Mapping[str, Document]):
     """The documents of hits. A document is made when it is looked up, because few get into the final results."""
 
     def __init__(self, hits: Mapping[str, Json]) -> None:
-        self._hits = hits
+        self.hits = hits
 
     def __getitem__(self, id: str) -> Document:
-        return hit_document(self._hits[id])
+        return hit_document(self.hits[id])
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._hits)
+        return iter(self.hits)
 
     def __len__(self) -> int:
-        return len(self._hits)
+        return len(self.hits)
 
 
 def _best_parts(source: Json, retriever: str, weights: Mapping[str, float]) -> dict[str, float]:
