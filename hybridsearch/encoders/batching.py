@@ -7,10 +7,12 @@ batch wait for each other.
 
 from __future__ import annotations
 
+import re
 import threading
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from typing import Any, Literal, TypeAlias, TypeVar
 
 import numpy as np
@@ -32,6 +34,7 @@ _ADDED_TOKENS = 4
 """Largest number of tokens that a tokenizer puts around a text."""
 
 _PROMPTS: dict[Task, tuple[str, ...]] = {"query": ("query",), "document": ("document", "passage", "corpus")}
+_SPACE = re.compile("[ \t\n\r]").search
 _starting = Lock()
 
 
@@ -129,7 +132,7 @@ def outputs(
     prompt = _prompt(loaded, task, prompt)
     route = {} if task is None else {"task": task}
     with model.lock:
-        features = loaded.preprocess(list(texts), prompt=prompt, **route)
+        features = loaded.preprocess(beginnings(loaded, texts, task), prompt=prompt, **route)
     with torch.inference_mode():
         return loaded(batch_to_device(features, loaded.device), **route, **arguments)
 
@@ -162,8 +165,8 @@ def token_lengths(
         lengths = np.array(characters, dtype=np.int64) // 4 + 1
         return np.minimum(lengths, limit or 10**6), lengths > (limit or np.inf)
     if isinstance(texts[0], str):
-        before = _prompt(loaded, task, prompt)
-        columns = [[f"{before}{text}" for text in texts] if before else list(texts)]
+        before = _prompt(loaded, task, prompt) or ""
+        columns = [[f"{before}{text}" for text in beginnings(loaded, texts, task)]]
     else:
         columns = [list(column) for column in zip(*texts, strict=True)]
     options = {"padding": False, "return_attention_mask": False, "return_token_type_ids": False, "verbose": False}
@@ -173,6 +176,45 @@ def token_lengths(
     if encoded.encodings:  # a fast tokenizer keeps what it cut off
         return lengths, np.array([bool(encoding.overflowing) for encoding in encoded.encodings], dtype=bool)
     return lengths, np.zeros(len(texts), dtype=bool) if limit is None else lengths >= limit
+
+
+def beginnings(loaded: Any, texts: Sequence[Any], task: Task | None = None) -> list[Any]:
+    """Leave out the words of texts that are too far back for the model to read them.
+
+    A tokenizer of BERT reads word by word, but it reads all words before it cuts off those beyond the limit. Each word
+    that stays here has an ASCII letter or digit, so it has at least one token. The model gets the same tokens.
+
+    Args:
+        loaded: Model that reads the texts.
+        texts: Texts. Pairs of texts stay as they are, and so do the texts for other tokenizers.
+        task: Whether the texts are queries or documents.
+
+    Returns:
+        The beginnings of the texts. A text that may have fewer tokens than the limit is whole.
+    """
+    tokenizer, limit = _reading(loaded, task)
+    if limit is None or getattr(loaded[0], "processing_kwargs", None) or not _reads_words(tokenizer):
+        return list(texts)
+    enough = _first_words(limit + 1)
+    found = [enough(text) if isinstance(text, str) and len(text) > 2 * limit else None for text in texts]
+    return [text if match is None else match.group() for text, match in zip(texts, found, strict=True)]
+
+
+def _reads_words(tokenizer: Any) -> bool:
+    """Whether a tokenizer reads each word by itself, as that of BERT does, and cuts off the end of a text."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    steps = [type(getattr(backend, step, None)).__name__ for step in ("normalizer", "pre_tokenizer")]
+    return (
+        steps == ["BertNormalizer", "BertPreTokenizer"]
+        and tokenizer.truncation_side == "right"
+        and not any(map(_SPACE, tokenizer.get_added_vocab()))
+    )
+
+
+@cache
+def _first_words(number: int) -> Callable[[str], re.Match[str] | None]:
+    """Make a function that matches so many words with an ASCII letter or digit at the beginning of a text."""
+    return re.compile(rf"(?:[^a-zA-Z0-9]*[a-zA-Z0-9][^ \t\n\r]*[ \t\n\r]){{{number}}}").match
 
 
 def count_tokens(model: LazyModel, texts: Sequence[str], task: Task = "document") -> list[int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from copy import deepcopy
 
 import numpy as np
 import pytest
@@ -12,7 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from hybridsearch.encoders.batching import count_tokens, max_tokens, run_batches, token_batches, token_lengths
+from hybridsearch.encoders.batching import (
+    beginnings,
+    count_tokens,
+    max_tokens,
+    run_batches,
+    token_batches,
+    token_lengths,
+)
 from hybridsearch.encoders.models import LazyModel
 
 pytest.importorskip("sentence_transformers", reason="pip install 'hybridsearch[models]' for the model encoders")
@@ -53,6 +61,45 @@ def test_a_text_is_cut_only_if_it_is_longer_than_the_model_reads(model: LazyMode
     lengths, cut = token_lengths(model, texts, "document")
     assert (lengths.tolist(), cut.tolist()) == ([16, 16], [False, True])
     assert count_tokens(model, texts) == [14, 15]  # the tokenizer forgets that it had to cut
+
+
+@given(
+    words=st.lists(st.text(alphabet="ab1é層\u0301\u200b\x1c\x85\u3000.-[\t\n \x00", max_size=6), max_size=60),
+    joint=st.sampled_from([" ", "\n", "\t", "\x1c", "\u2028", " [SEP] ", " " * 40]),
+)
+def test_the_model_reads_the_same_tokens_of_the_beginning_of_a_text(
+    model: LazyModel, words: list[str], joint: str
+) -> None:
+    text = joint.join(words) or "a"
+    tokenizer = model.get().tokenizer
+    (start,) = beginnings(model.get(), [text])
+    assert text.startswith(start)
+    whole, some = (tokenizer(one, truncation=True, max_length=16) for one in (text, start))
+    assert some["input_ids"] == whole["input_ids"]
+    assert bool(some.encodings[0].overflowing) is bool(whole.encodings[0].overflowing)
+
+
+def test_only_the_beginning_of_a_long_text_is_tokenized(model: LazyModel) -> None:
+    texts = ["a wing " * 1000, "層流 " * 1000, "wing"]
+    assert beginnings(model.get(), texts) == ["a wing " * 8 + "a ", *texts[1:]]
+    pairs = [("flow", "word " * 100)]
+    assert beginnings(model.get(), pairs) == pairs
+
+
+def test_texts_stay_whole_for_a_tokenizer_that_reads_across_spaces(model: LazyModel) -> None:
+    class Module:
+        max_seq_length = 16
+        tokenizer = deepcopy(model.get().tokenizer)
+
+    assert len(beginnings([Module], ["word " * 100])[0]) == 85
+    Module.tokenizer = deepcopy(Module.tokenizer)
+    Module.tokenizer.add_tokens(["wing of a plane"])
+    assert beginnings([Module], ["word " * 100]) == ["word " * 100]
+    Module.tokenizer = deepcopy(model.get().tokenizer)
+    Module.tokenizer.truncation_side = "left"
+    assert beginnings([Module], ["word " * 100]) == ["word " * 100]
+    Module.tokenizer = object()
+    assert beginnings([Module], ["word " * 100]) == ["word " * 100]
 
 
 def test_a_prompt_takes_some_of_what_the_model_reads(model: LazyModel) -> None:
