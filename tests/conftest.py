@@ -39,6 +39,8 @@ NODES = frozenset({"test_engine_faults", "test_engine_cluster"})
 """Modules whose tests start nodes. One worker runs all of them, because nodes need ports and gigabytes."""
 PROGRAMS = frozenset({"test_docs", "test_examples", "test_faults", "test_package", "test_processes"})
 """Modules whose tests start many programs."""
+WARM = frozenset({"test_docs", "test_examples"})
+"""Modules whose programs are forks of `warm`. One worker runs all of them, because `warm` takes long to start."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -67,7 +69,8 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     class Scheduling(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             scope = nodeid.partition("[")[0].rpartition("::")[0]
-            return "nodes" if Path(scope).stem in NODES else scope
+            module = Path(scope).stem
+            return "nodes" if module in NODES else "warm" if module in WARM else scope
 
     return Scheduling(config, log)
 

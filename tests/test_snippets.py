@@ -12,7 +12,7 @@ from io import StringIO
 
 import pytest
 import regex
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from rich.console import Console
 
@@ -102,7 +102,6 @@ def test_a_weight_is_what_the_term_adds_to_the_score() -> None:
     assert [one.term for one in hit.highlights] == ["lift", "wing", "lift"]
 
 
-@settings(max_examples=300, deadline=None)
 @given(texts, texts)
 @example("wing-McWings", "wing")
 @example("don't-don", "don")
@@ -117,7 +116,6 @@ def test_a_span_gives_its_term_and_each_matched_term_has_a_span(text: str, query
     assert places == sorted(places)
 
 
-@settings(max_examples=300, deadline=None)
 @given(texts, texts, st.booleans(), st.sampled_from([None, "english"]))
 @example("wings.WINGS?\u2003“wing”\u00a0getWing ?wing", "wings", False, "english")
 def test_the_places_are_those_of_a_search_in_all_words(
@@ -128,7 +126,6 @@ def test_the_places_are_those_of_a_search_in_all_words(
     assert encoder.locate([text], [wanted]) == find_terms([text], [wanted], encoder.tokenize)
 
 
-@settings(max_examples=300, deadline=None)
 @given(texts.map(lambda text: text * 8), st.data())
 def test_a_snippet_cuts_no_character_and_is_in_the_passage(text: str, data: st.DataObject) -> None:
     bounds = st.integers(0, len(text))

@@ -1,4 +1,4 @@
-"""Programs that start in a moment: they are forks of a Python that has loaded what models need, which takes seconds.
+"""Programs that start in a moment: they are forks of a Python that has loaded the package and what models need.
 
 A program has the arguments, the environment, the folder and the files that Python itself would give it. For a script,
 UserWarnings are errors. `python warm.py NUMBER` is the process that forks, which listens at a socket that is already
@@ -25,7 +25,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-LIBRARIES = ("pyarrow.parquet", "scipy.sparse", "sentence_transformers")
+LIBRARIES = (
+    "pyarrow.parquet",
+    "scipy.sparse",
+    "sentence_transformers",
+    "transformers.models.bert.modeling_bert",
+    "hybridsearch.cli.indexing",
+    "hybridsearch.cli.search",
+    "hybridsearch.search",
+    "hybridsearch.adapters.memory.backend",
+)
 
 
 class Warm:

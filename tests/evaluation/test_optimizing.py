@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,11 +32,24 @@ DATASET = hs.Dataset(
 
 
 @pytest.fixture(scope="module")
-def made(minilm: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Optimization]:
+def small(minilm: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The folder of the first two of the six layers of MiniLM, which take a third of the time."""
+    models: Any = pytest.importorskip("sentence_transformers")
+    model = models.SentenceTransformer(minilm)
+    bert = model[0].auto_model
+    del bert.encoder.layer[2:]
+    bert.config.num_hidden_layers = 2
+    folder = str(tmp_path_factory.mktemp("small"))
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def made(small: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Optimization]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HYBRIDSEARCH_CACHE", "off")
         folder = tmp_path_factory.mktemp("optimized") / "model"
-        return folder, hs.optimize(minilm, DATASET, folder, texts=8)
+        return folder, hs.optimize(small, DATASET, folder, texts=8)
 
 
 def test_it_measures_what_int8_costs_and_gives(made: tuple[Path, Optimization]) -> None:
@@ -51,11 +65,11 @@ def test_it_measures_what_int8_costs_and_gives(made: tuple[Path, Optimization]) 
     assert json.loads((folder / "optimization.json").read_text())["ndcg"] == list(result.ndcg)
 
 
-def test_the_folder_computes_in_int8_unless_it_is_told_otherwise(made: tuple[Path, Optimization], minilm: str) -> None:
+def test_the_folder_computes_in_int8_unless_it_is_told_otherwise(made: tuple[Path, Optimization], small: str) -> None:
     folder, _ = made
     fast, exact = hs.Dense(folder), hs.Dense(folder, precision="fp32")
     assert str(fast.model.way()) == "int8 by openvino"
-    assert exact.fingerprint() == hs.Dense(minilm).fingerprint()
+    assert exact.fingerprint() == hs.Dense(small).fingerprint()
     assert not exact.fingerprint().takes_queries(fast.fingerprint())
     assert fast.fingerprint().tolerance is None
     assert 0.9 < float(fast.encode_queries(["wings"])[0] @ exact.encode_queries(["wings"])[0]) < 0.99999
@@ -91,10 +105,10 @@ def of_sparse(splade: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
 
 
 @pytest.fixture(scope="module")
-def of_late_interaction(minilm: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Optimization]:
-    """Of a late-interaction model that has the token vectors of MiniLM."""
+def of_late_interaction(small: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Optimization]:
+    """Of a late-interaction model that has the token vectors of `small`."""
     folder = tmp_path_factory.mktemp("late")
-    hs.LateInteraction(minilm).model.get().save_pretrained(str(folder / "model"))
+    hs.LateInteraction(small).model.get().save_pretrained(str(folder / "model"))
     return folder / "fast", hs.optimize(folder / "model", DATASET, folder / "fast", texts=8)
 
 
