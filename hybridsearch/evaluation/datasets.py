@@ -190,6 +190,31 @@ class Dataset:
             tuple(Problem(what, len(ids), tuple(sorted(ids)[:_EXAMPLES])) for what, ids in found.items() if ids),
         )
 
+    def written_into(self, documents: Iterable[Document]) -> Iterator[Document]:
+        """Write the queries into their relevant documents, at the beginning of the text.
+
+        An index of these documents remembers what each document was an answer to, so similar queries find it. Use train
+        queries: a search that is measured on queries that were written into its documents has nothing to find.
+
+        Args:
+            documents: Documents, such as the corpus of this data set.
+
+        Yields:
+            The documents in order. Those that are relevant for no query are as they were.
+
+        >>> train = Dataset("mine", {"q1": "What keeps a plane up?"}, {"q1": {"d1": 1}})
+        >>> next(train.written_into([Document("d1", "Lift grows with the angle of attack.")])).text
+        'What keeps a plane up?\\nLift grows with the angle of attack.'
+        """
+        asked: dict[str, list[str]] = {}
+        for query, text in self.queries.items():
+            for id, grade in self.qrels.get(query, {}).items():
+                if grade > 0:
+                    asked.setdefault(id, []).append(text)
+        for document in documents:
+            queries = asked.get(document.id)
+            yield document if queries is None else replace(document, text="\n".join([*queries, document.text]))
+
 
 def _plain_qrels(qrels: Any) -> Qrels:
     """`qrels` with grades that are plain integers. Raises InvalidArgumentError for another form."""

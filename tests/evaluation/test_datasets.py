@@ -637,3 +637,11 @@ def test_a_data_set_that_the_hub_does_not_have_is_said_so(hub: tuple[str, type[_
 def test_a_connection_that_fails_is_answered_with_what_to_download(tmp_path: Path) -> None:
     done = load_in_a_new_process("nanobeir/nq", "http://127.0.0.1:9", tmp_path / "cache")
     assert "the hub cannot be reached. Run `hf download sentence-transformers/NanoBEIR-en" in done.stderr
+
+
+def test_queries_are_written_into_the_documents_that_answer_them() -> None:
+    judged = {"1": {"10": 2, "11": 0}, "2": {"10": 1, "lost": 1}, "gone": {"12": 1}}
+    corpus = [Document(id, text, "Wings", {"year": 1958}) for id, text in CORPUS.items()]
+    written = list(Dataset("wings", QUERIES, judged, corpus).written_into(iter(corpus)))
+    first = f"{QUERIES['1']}\n{QUERIES['2']}\n{CORPUS['10']}"
+    assert written == [Document("10", first, "Wings", {"year": 1958}), *corpus[1:]]
