@@ -15,7 +15,6 @@ from hybridsearch.adapters.lucene.backend import DenseMode, LuceneBackend
 from hybridsearch.adapters.lucene.dialect import Server
 from hybridsearch.adapters.lucene.wire.channel import JSON, LINES, SMILE
 from hybridsearch.adapters.lucene.wire.connection import Address, Answer, Json, check_switches
-from hybridsearch.adapters.lucene.wire.exchange import LeanPool
 from hybridsearch.adapters.lucene.wire.proxies import ProxiedPool, ProxiedSession, proxy_for
 from hybridsearch.adapters.lucene.wire.refusals import no_answer
 from hybridsearch.adapters.steps import LoopClients
@@ -272,10 +271,11 @@ def _node(address: Address) -> type[elastic_transport.BaseNode]:
     class Node(elastic_transport.Urllib3HttpNode):
         def __init__(self, config: elastic_transport.NodeConfig) -> None:
             super().__init__(config)
-            self.pool: Any = LeanPool(self.pool)
             if proxy := proxy_for(self.scheme, self.host, self.port):
                 size, context = config.connections_per_node, address.ssl_context()
-                self.pool = ProxiedPool(proxy, self.host, self.port, context, maxsize=size, timeout=address.timeout)
+                self.pool: Any = ProxiedPool(
+                    proxy, self.host, self.port, context, maxsize=size, timeout=address.timeout
+                )
 
     return Node
 

@@ -17,7 +17,6 @@ from hybridsearch.adapters.lucene.backend import DenseMode, LuceneBackend
 from hybridsearch.adapters.lucene.dialect import Search, Server, dotted
 from hybridsearch.adapters.lucene.wire.aws import Signer
 from hybridsearch.adapters.lucene.wire.connection import Address, Answer, Json, check_switches
-from hybridsearch.adapters.lucene.wire.exchange import LeanPool
 from hybridsearch.adapters.lucene.wire.proxies import ProxiedPool, ProxiedSession, proxy_for
 from hybridsearch.adapters.lucene.wire.refusals import no_answer
 from hybridsearch.adapters.steps import LoopClients
@@ -417,8 +416,6 @@ class _Connection(_Silent, opensearchpy.Urllib3HttpConnection):
                 return ProxiedPool(proxy, self.hostname, self.port, context, maxsize=size, timeout=self.timeout)
 
             self._urllib3_pool_factory, self.pool = make, make()
-        else:
-            self.pool = LeanPool(self.pool)
 
     def perform_request(
         self,
