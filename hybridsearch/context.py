@@ -458,11 +458,11 @@ def _counter(tokenizer: Tokenizer | None) -> Callable[[str], int]:
 
 
 def _unused_tag(texts: Iterable[str]) -> str:
-    """A tag that no text opens or closes."""
+    """A tag that no text opens or closes, also if the text is cut in the middle of a word."""
     joined = "\n".join(texts)
     for number in count(1):
         tag = "source" if number == 1 else f"source-{number}"
-        if not re.search(rf"[<＜﹤]\W{{0,9}}{tag}(?![\w])", joined, re.IGNORECASE):
+        if not re.search(rf"[<＜﹤]\W{{0,9}}{tag}", joined, re.IGNORECASE):
             return tag
     raise AssertionError  # `count` does not end
 

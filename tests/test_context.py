@@ -99,6 +99,12 @@ def test_no_text_of_a_document_ends_or_begins_a_source(hits: list[Hit]) -> None:
         assert len(re.findall(rf"[<＜]\W*{tag[1]}\b(?!-)", str(context), re.IGNORECASE)) == 2 * len(parts)
 
 
+def test_a_word_that_begins_with_a_tag_is_no_tag_after_a_cut() -> None:
+    text = "Lift. <sourcemap"
+    context = make_context([hit_of(hs.Document("d", text), [(0, len("Lift. <source"))], 1)], None)
+    assert str(context) == '<source-2 id="1">\nLift. <source\n</source-2>'
+
+
 def test_passages_that_touch_are_one_source_and_their_headings_come_first() -> None:
     search = searched(hs.Document("alder.md", MANUAL, "Alder"), passages=hs.Passages(size=10))
 
