@@ -3,7 +3,7 @@
 # make test   run all tests
 # make docs   build the documentation site in site/
 # make lint   check style, format and types (types in the installed package, where adapters/ is hybridsearch.adapters)
-# `make test WORKERS=4` runs four tests at a time. The default is three, which is good for two cores: some tests wait.
+# `make test WORKERS=4` runs four tests at a time. The default is three. This is good for two cores, because some tests wait.
 # Each takes about 2 GB of memory.
 # If .venv does not exist, each command makes it. `make PYTHON=python3.12 test` uses another Python.
 

@@ -130,7 +130,7 @@ def inference_free(data: Path, output: Path, seed: int) -> Figures:
 def late_interaction(data: Path, output: Path, seed: int) -> Figures:
     test = hs.load_dataset(data / "scifact")
     settings = hs.TrainingSettings(epochs=3, batch_size=32, learning_rate=3e-5, max_length=192, dropout=0, seed=seed)
-    with hs.HybridSearch({"bm25": hs.BM25(), "dense": hs.Dense(MINILM)}, fusion=hs.ScoreFusion("minmax")) as search:
+    with hs.HybridSearch({"bm25": hs.BM25(), "dense": hs.Dense(MINILM)}, fusion=MINMAX) as search:
         search.index(test.corpus or ())
         result = hs.train_late_interaction(
             MINILM, data / "scifact", output, hard_negatives=1, retriever=search, settings=settings
@@ -197,7 +197,7 @@ def reranker(data: Path, output: Path, seed: int) -> Figures:
     settings = hs.TrainingSettings(
         epochs=2, batch_size=32, learning_rate=1e-4, max_length=192, dropout=0, evaluate_every=0.5, seed=seed
     )
-    with hs.HybridSearch({"bm25": hs.BM25(), "dense": hs.Dense(MINILM)}, fusion=hs.ScoreFusion("minmax")) as search:
+    with hs.HybridSearch({"bm25": hs.BM25(), "dense": hs.Dense(MINILM)}, fusion=MINMAX) as search:
         search.index(test.corpus or ())
         result = hs.train_reranker(
             MINILM,
@@ -388,7 +388,7 @@ def blended(result: TrainingResult, test: hs.Dataset) -> Figures:
             name: {query: comparison[name].ranking(query).top(RERANKED) for query in test.queries}
             for name in ("retrieval", model)
         }
-        system = hs.Pipeline(runs, fusion=hs.ScoreFusion("minmax"), candidates=RERANKED)
+        system = hs.Pipeline(runs, fusion=MINMAX, candidates=RERANKED)
         found[f"retrieval and {model}, min-max, nDCG@10"] = mean_ndcg(system, test)
     return found
 
@@ -398,7 +398,7 @@ def three_way(encoder: hs.Sparse, test: hs.Dataset) -> Iterator[tuple[str, float
     with hs.HybridSearch({"bm25": hs.BM25(), "dense": hs.Dense(MINILM), "sparse": encoder}) as search:
         search.index(test.corpus or ())
         for names in (["bm25", "dense"], ["bm25", "dense", "sparse"]):
-            system = hs.Pipeline(search, names, hs.ScoreFusion("minmax"))
+            system = hs.Pipeline(search, names, MINMAX)
             yield f"{' + '.join(names)} nDCG@10", mean_ndcg(system, test)
 
 

@@ -379,7 +379,8 @@ class LuceneBackend(Dialect):
     def fetch_passages(self, requests: Sequence[Request], ids: Sequence[Sequence[str]]) -> Listed:
         """The documents `ids`, and the passages that each request finds in its documents, with one `_msearch`.
 
-        The server searches a hit again to list its passages. For all hits of a search, this would take longer than the
+        Documents that are no hits of the only request that lists passages need another `_msearch`. The server searches
+        a hit again to list its passages. For all hits of a search, this would take longer than the
         search.
         """
         return self._channel.run(self._listing(requests, ids))
@@ -397,7 +398,8 @@ class LuceneBackend(Dialect):
         The rankings come with their documents if the requests ask for at most 3,000 hits in all, and if the documents
         have at most 500,000 characters in all, as they are stored. In an index with passages, they come without
         documents at the first search, and if a retriever of passages lists none. A second `_msearch` follows if term
-        frequencies are unknown or out of date, or if the hits before and after a cut have the same score.
+        frequencies are unknown or out of date, if the hits before and after a cut have the same score, or if documents
+        that were left out may be hits (see `query.heavy`).
         """
         return self._channel.run(self._searching(requests))
 

@@ -12,7 +12,6 @@ import threading
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from typing import Any, Literal, TypeAlias, TypeVar
 
 import numpy as np
@@ -34,7 +33,7 @@ _ADDED_TOKENS = 4
 """Largest number of tokens that a tokenizer puts around a text."""
 
 _PROMPTS: dict[Task, tuple[str, ...]] = {"query": ("query",), "document": ("document", "passage", "corpus")}
-_SPACE = re.compile("[ \t\n\r]").search
+_SPACE = re.compile(r"\s").search
 _starting = Lock()
 
 
@@ -181,8 +180,9 @@ def token_lengths(
 def beginnings(loaded: Any, texts: Sequence[Any], task: Task | None = None) -> list[Any]:
     """Leave out the words of texts that are too far back for the model to read them.
 
-    A tokenizer of BERT reads word by word, but it reads all words before it cuts off those beyond the limit. Each word
-    that stays here has an ASCII letter or digit, so it has at least one token. The model gets the same tokens.
+    A tokenizer of BERT reads word by word, but it reads all words before it cuts off those beyond the limit. Only words
+    with an ASCII letter or digit are counted here, because each has at least one token. So the model gets the same
+    tokens.
 
     Args:
         loaded: Model that reads the texts.
@@ -193,28 +193,27 @@ def beginnings(loaded: Any, texts: Sequence[Any], task: Task | None = None) -> l
         The beginnings of the texts. A text that may have fewer tokens than the limit is whole.
     """
     tokenizer, limit = _reading(loaded, task)
-    if limit is None or getattr(loaded[0], "processing_kwargs", None) or not _reads_words(tokenizer):
+    long = [limit is not None and isinstance(text, str) and len(text) > 2 * limit for text in texts]
+    # A module without these arguments has its own way to cut texts. A module with some of them may have another limit.
+    if limit is None or not any(long) or getattr(_module(loaded, task), "processing_kwargs", None) != {}:
         return list(texts)
-    enough = _first_words(limit + 1)
-    found = [enough(text) if isinstance(text, str) and len(text) > 2 * limit else None for text in texts]
+    if not _reads_words(tokenizer):
+        return list(texts)
+    word = r"[^a-zA-Z0-9]*[a-zA-Z0-9][^ \t\n\r]*[ \t\n\r]"
+    enough = re.compile(f"(?:{word}){{{limit + 1}}}").match
+    found = [enough(text) if is_long else None for text, is_long in zip(texts, long, strict=True)]
     return [text if match is None else match.group() for text, match in zip(texts, found, strict=True)]
 
 
 def _reads_words(tokenizer: Any) -> bool:
     """Whether a tokenizer reads each word by itself, as that of BERT does, and cuts off the end of a text."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    steps = [type(getattr(backend, step, None)).__name__ for step in ("normalizer", "pre_tokenizer")]
+    steps = [type(getattr(backend, step, None)).__name__ for step in ("normalizer", "pre_tokenizer", "model")]
     return (
-        steps == ["BertNormalizer", "BertPreTokenizer"]
+        steps == ["BertNormalizer", "BertPreTokenizer", "WordPiece"]
         and tokenizer.truncation_side == "right"
         and not any(map(_SPACE, tokenizer.get_added_vocab()))
     )
-
-
-@cache
-def _first_words(number: int) -> Callable[[str], re.Match[str] | None]:
-    """Make a function that matches so many words with an ASCII letter or digit at the beginning of a text."""
-    return re.compile(rf"(?:[^a-zA-Z0-9]*[a-zA-Z0-9][^ \t\n\r]*[ \t\n\r]){{{number}}}").match
 
 
 def count_tokens(model: LazyModel, texts: Sequence[str], task: Task = "document") -> list[int]:
@@ -336,12 +335,15 @@ def _prompt(model: Any, task: Task | None, given: str | None) -> str | None:
     return prompt
 
 
+def _module(model: Any, task: Task | None) -> Any:
+    """The module that reads the texts of a task."""
+    routes = getattr(model[0], "sub_modules", None)
+    return model[0] if routes is None else (routes[task] if task in routes else next(iter(routes.values())))[0]
+
+
 def _reading(model: Any, task: Task | None) -> tuple[Any, int | None]:
     """The tokenizer for a task (None if it is not from Hugging Face), and the number of tokens that are read."""
-    module = model[0]
-    routes = getattr(module, "sub_modules", None)
-    if routes is not None:
-        module = (routes[task] if task in routes else next(iter(routes.values())))[0]
+    module = _module(model, task)
     tokenizer = getattr(module, "tokenizer", None)
     limit = getattr(module, f"{task}_length", None) or getattr(module, "max_seq_length", None)
     expansion = getattr(module, "query_expansion", None) if task == "query" else None

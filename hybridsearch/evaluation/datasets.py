@@ -193,8 +193,10 @@ class Dataset:
     def written_into(self, documents: Iterable[Document]) -> Iterator[Document]:
         """Write the queries into their relevant documents, at the beginning of the text.
 
-        An index of these documents remembers what each document was an answer to, so similar queries find it. Use train
-        queries: a search that is measured on queries that were written into its documents has nothing to find.
+        An index of these documents remembers which queries each document answers, so similar queries find it. Give
+        train queries. A query that is written in finds itself, so it cannot measure the search. A model reads only the
+        beginning of a text, and many queries push the text out. In an index with passages, the queries are in the first
+        passages.
 
         Args:
             documents: Documents, such as the corpus of this data set.

@@ -238,13 +238,16 @@ def test_frequent_terms_alone_make_no_hit_unless_they_may(
         assert filtered[-1] == (k == 10)
 
 
-def test_searches_that_leave_frequent_terms_out_are_right(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_searches_that_leave_frequent_terms_out_are_right(
+    make: Make, monkeypatch: pytest.MonkeyPatch, sent: list[Call]
+) -> None:
     monkeypatch.setattr("hybridsearch.adapters.lucene.query.heavy._LEAST", 0)
     documents = random_documents(200)
     backend = fill(make(), documents)
     for query in samples.random_queries("lexical", 10):
         for k, listed in ((3, 0), (3, 3), (10, 2)):
             check(backend, documents, "lexical", query, k, listed)
+    assert any(b'"filter"' in (call.body or b"") for call in sent)  # some searches left terms out
 
 
 def test_a_list_of_passages_comes_with_its_documents(make: Make, mode: str, sent: list[Call]) -> None:

@@ -25,7 +25,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-LIBRARIES = (
+MODULES = (
     "pyarrow.parquet",
     "scipy.sparse",
     "sentence_transformers",
@@ -106,7 +106,7 @@ def _ask(
 
 def _serve(listener: socket.socket) -> None:
     """Fork for each program that is asked for, until the process that started this one closes standard input."""
-    for name in LIBRARIES:
+    for name in MODULES:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
     gc.freeze()

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from copy import deepcopy
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -64,8 +65,10 @@ def test_a_text_is_cut_only_if_it_is_longer_than_the_model_reads(model: LazyMode
 
 
 @given(
-    words=st.lists(st.text(alphabet="ab1é層\u0301\u200b\x1c\x85\u3000.-[\t\n \x00", max_size=6), max_size=60),
-    joint=st.sampled_from([" ", "\n", "\t", "\x1c", "\u2028", " [SEP] ", " " * 40]),
+    words=st.lists(
+        st.text(alphabet="aB1é層\u0301\u200b\u200d\ufffd\x1c\x85\u3000.-[\t\n \x00", max_size=6), max_size=60
+    ),
+    joint=st.sampled_from([" ", "\n", "\t", "\x1c", "\u2028", " [SEP] ", "[SEP]", " " * 40, f" {'x' * 101} "]),
 )
 def test_the_model_reads_the_same_tokens_of_the_beginning_of_a_text(
     model: LazyModel, words: list[str], joint: str
@@ -89,9 +92,15 @@ def test_only_the_beginning_of_a_long_text_is_tokenized(model: LazyModel) -> Non
 def test_texts_stay_whole_for_a_tokenizer_that_reads_across_spaces(model: LazyModel) -> None:
     class Module:
         max_seq_length = 16
+        processing_kwargs: ClassVar[dict[str, Any]] = {}
         tokenizer = deepcopy(model.get().tokenizer)
 
     assert len(beginnings([Module], ["word " * 100])[0]) == 85
+    Module.processing_kwargs = {"text": {"max_length": 32}}
+    assert beginnings([Module], ["word " * 100]) == ["word " * 100]
+    del Module.processing_kwargs
+    assert beginnings([Module], ["word " * 100]) == ["word " * 100]
+    Module.processing_kwargs = {}
     Module.tokenizer = deepcopy(Module.tokenizer)
     Module.tokenizer.add_tokens(["wing of a plane"])
     assert beginnings([Module], ["word " * 100]) == ["word " * 100]
@@ -100,6 +109,19 @@ def test_texts_stay_whole_for_a_tokenizer_that_reads_across_spaces(model: LazyMo
     assert beginnings([Module], ["word " * 100]) == ["word " * 100]
     Module.tokenizer = object()
     assert beginnings([Module], ["word " * 100]) == ["word " * 100]
+
+
+def test_each_route_of_a_model_decides_for_its_own_texts(model: LazyModel) -> None:
+    class Table:  # such as SparseStaticEmbedding, which cuts texts in another way
+        max_seq_length = 16
+        tokenizer = model.get().tokenizer
+
+    class Router:
+        sub_modules: ClassVar = {"query": [Table], "document": [model.get()[0]]}
+
+    text = "word " * 100
+    assert beginnings([Router], [text], "query") == [text]
+    assert beginnings([Router], [text], "document") == ["word " * 17]
 
 
 def test_a_prompt_takes_some_of_what_the_model_reads(model: LazyModel) -> None:

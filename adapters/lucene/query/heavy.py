@@ -14,7 +14,7 @@ from hybridsearch.adapters.lucene.stored.reading import hit_score
 from hybridsearch.adapters.lucene.wire.connection import Json
 
 _LEAST = 10_000  # documents with a term that are left out; for fewer, a second search would cost more than this saves
-_SHARE = 0.5  # of the score of a term that k documents have, which the last hit reaches in most cases
+_SHARE = 0.5  # of the weight of a term that k documents have, which the last hit mostly reaches
 _SLACK = 1 + 1e-4  # Lucene adds float32 values
 
 

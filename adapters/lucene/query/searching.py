@@ -121,7 +121,8 @@ class Searcher:
         """The rankings, in the order of the requests.
 
         They have their documents if the requests ask for at most `WITH_DOCUMENTS` hits and the documents are short.
-        There is one `_msearch`, and another one if frequencies are unknown or if there are ties at a cut.
+        There is one `_msearch`. Another one follows if frequencies are unknown, if there are ties at a cut, or if
+        documents that were left out may be hits.
         """
         filters = [request.filter for request in requests if request.filter is not None]
         return (yield from self._checked(self._search(requests), filters))
@@ -129,8 +130,9 @@ class Searcher:
     def list_passages(self, requests: Sequence[Request], ids: Sequence[Sequence[str]]) -> Steps[Listed]:
         """The documents `ids`, and the passages that each request finds in its documents.
 
-        They come with one `_msearch`. If one request lists passages, its hits come with their documents. If several do,
-        the documents come once, and the stamps of all hits tell which passages are of another version.
+        They come with one `_msearch`. If one request lists passages, its hits come with their documents, and ids that
+        are no hits need another `_msearch`. If several do, the documents come once, and the stamps of all hits tell
+        which passages are of another version.
         """
         wanted = list(dict.fromkeys(chain.from_iterable(ids)))
         questions = [
@@ -359,7 +361,8 @@ class Searcher:
             return None
         question = replace(question, weights=weights)
         # Lucene passes over documents that cannot be hits. It does not if there is a filter, and the engine adds one to
-        # each search of an index with passages.
+        # each search of an index with passages. If the user gives a filter, too, the frequencies do not tell how many
+        # documents it lets through, so that search stays as it is.
         if self.schema.passages is None or question.filter is not None or question.all_terms:
             return question
         frequencies = {term: known.frequencies[question.path, term] for term in weights}
@@ -411,9 +414,9 @@ class Searcher:
                     return {**body, **self._dialect.rough_search(request.retriever, weights, k, clause), "size": k}
             if needed is not None:
                 ranked: Json = {"bool": {"must": [clause], "filter": [needed]}}
-                # A passage that is listed need not have one of the heavy terms.
-                of_passages = retriever.passages
-                clause = with_lists(by_best_passage(ranked), clause, question.listed) if of_passages else ranked
+                if retriever.passages:  # a passage that is listed need not have one of the heavy terms
+                    ranked = with_lists(by_best_passage(ranked), clause, question.listed)
+                clause = ranked
             elif retriever.passages:
                 clause = by_best_passage(clause, question.listed)
         if question.filter is not None and (retriever.kind != "dense" or retriever.passages):

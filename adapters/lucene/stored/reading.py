@@ -137,7 +137,7 @@ def hit_score(hit: Json) -> float:
 
 
 def hit_scores(hits: Sequence[Json]) -> list[float]:
-    """The engine's scores of the hits of one search, with one look at most of them."""
+    """The engine's scores of the hits of one search. Either all hits have `_score`, or none has."""
     scores = [hit["_score"] for hit in hits]
     return scores if not hits or scores[0] is not None else [hit_score(hit) for hit in hits]
 
