@@ -11,8 +11,8 @@
 | late-interaction | the token vectors of all-MiniLM-L6-v2 on the same queries, with one negative each from ranks  |
 |                  | 6-40 of BM25 + all-MiniLM-L6-v2, over the first 50 documents of both                          |
 | together         | the dense model, then a late-interaction model from it, which reranks the first 50 documents  |
-|                  | of BM25 + the trained dense model. Held-out train queries choose how both rankings are merged.|
-|                  | The same over documents into which the train queries are written                              |
+|                  | of BM25 + the trained dense model. Held-out train queries choose how both rankings are        |
+|                  | merged. The same is measured over documents into which the train queries are written          |
 | reranker         | a cross-encoder from all-MiniLM-L6-v2 on the same queries and 800 titles, over the first 50   |
 |                  | documents of BM25 + all-MiniLM-L6-v2                                                          |
 | remembered       | nothing: the train queries are written into their relevant documents. The test queries are    |

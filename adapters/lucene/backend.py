@@ -380,8 +380,7 @@ class LuceneBackend(Dialect):
         """The documents `ids`, and the passages that each request finds in its documents, with one `_msearch`.
 
         Documents that are no hits of the only request that lists passages need another `_msearch`. The server searches
-        a hit again to list its passages. For all hits of a search, this would take longer than the
-        search.
+        a hit again to list its passages. For all hits of a search, this would take longer than the search.
         """
         return self._channel.run(self._listing(requests, ids))
 

@@ -195,9 +195,8 @@ def beginnings(loaded: Any, texts: Sequence[Any], task: Task | None = None) -> l
     tokenizer, limit = _reading(loaded, task)
     long = [limit is not None and isinstance(text, str) and len(text) > 2 * limit for text in texts]
     # A module without these arguments has its own way to cut texts. A module with some of them may have another limit.
-    if limit is None or not any(long) or getattr(_module(loaded, task), "processing_kwargs", None) != {}:
-        return list(texts)
-    if not _reads_words(tokenizer):
+    plain = getattr(_module(loaded, task), "processing_kwargs", None) == {}
+    if limit is None or not any(long) or not plain or not _reads_words(tokenizer):
         return list(texts)
     word = r"[^a-zA-Z0-9]*[a-zA-Z0-9][^ \t\n\r]*[ \t\n\r]"
     enough = re.compile(f"(?:{word}){{{limit + 1}}}").match

@@ -1,7 +1,7 @@
 """Leaves out documents that have only frequent terms of a query, if they cannot be among the hits.
 
-This is MaxScore (H. Turtle and J. Flood, "Query evaluation: strategies and optimizations", 1995), with a filter for the
-part that Lucene does not do: it looks at all documents if a search has a filter or ranks documents by their passages.
+This is MaxScore (H. Turtle and J. Flood, "Query evaluation: strategies and optimizations", 1995), made with a filter.
+Lucene does it too, but not if a search has a filter or ranks documents by their passages.
 """
 
 from __future__ import annotations
