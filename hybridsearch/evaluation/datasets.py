@@ -190,7 +190,9 @@ class Dataset:
             tuple(Problem(what, len(ids), tuple(sorted(ids)[:_EXAMPLES])) for what, ids in found.items() if ids),
         )
 
-    def written_into(self, documents: Iterable[Document]) -> Iterator[Document]:
+    def written_into(
+        self, documents: str | Path | Table | Iterable[Document | Mapping[str, Any]]
+    ) -> Iterator[Document]:
         """Write the queries into their relevant documents, at the beginning of the text.
 
         An index of these documents remembers which queries each document answers, so similar queries find it. Give
@@ -199,10 +201,14 @@ class Dataset:
         passages.
 
         Args:
-            documents: Documents, such as the corpus of this data set.
+            documents: Documents, in any form that `hybridsearch.read_documents` takes.
 
         Yields:
-            The documents in order. Those that are relevant for no query are as they were.
+            The documents in order. Those that are relevant for no query are as they were. Judgements of documents that
+            do not come are left out.
+
+        Raises:
+            DocumentError: Something is not a document.
 
         >>> train = Dataset("mine", {"q1": "What keeps a plane up?"}, {"q1": {"d1": 1}})
         >>> next(train.written_into([Document("d1", "Lift grows with the angle of attack.")])).text
@@ -213,7 +219,7 @@ class Dataset:
             for id, grade in self.qrels.get(query, {}).items():
                 if grade > 0:
                     asked.setdefault(id, []).append(text)
-        for document in documents:
+        for document in read_documents(documents):
             queries = asked.get(document.id)
             yield document if queries is None else replace(document, text="\n".join([*queries, document.text]))
 

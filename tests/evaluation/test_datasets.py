@@ -645,3 +645,7 @@ def test_queries_are_written_into_the_documents_that_answer_them() -> None:
     written = list(Dataset("wings", QUERIES, judged, corpus).written_into(iter(corpus)))
     first = f"{QUERIES['1']}\n{QUERIES['2']}\n{CORPUS['10']}"
     assert written == [Document("10", first, "Wings", {"year": 1958}), *corpus[1:]]
+    as_dicts = [{"id": id, "text": text, "title": "Wings", "year": 1958} for id, text in CORPUS.items()]
+    assert list(Dataset("wings", QUERIES, judged).written_into(as_dicts)) == written
+    with pytest.raises(DocumentError, match="document"):
+        list(Dataset("wings", QUERIES, judged).written_into(["10"]))  # type: ignore[list-item]
