@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from hybridsearch.adapters.lucene import impacts, seismic
 from hybridsearch.adapters.lucene.backend import DenseMode, LuceneBackend
-from hybridsearch.adapters.lucene.dialect import Search, Server, dotted
+from hybridsearch.adapters.lucene.dialect import Server, dotted
 from hybridsearch.adapters.lucene.wire.aws import Signer
 from hybridsearch.adapters.lucene.wire.connection import Address, Answer, Json, check_switches
+from hybridsearch.adapters.lucene.wire.multisearch import Search
 from hybridsearch.adapters.lucene.wire.proxies import ProxiedPool, ProxiedSession, proxy_for
 from hybridsearch.adapters.lucene.wire.refusals import no_answer
 from hybridsearch.adapters.steps import LoopClients

@@ -20,12 +20,11 @@ from urllib.parse import quote
 import orjson
 
 from hybridsearch.adapters.checks import differing_retrievers
-from hybridsearch.adapters.lucene.dialect import Search
-from hybridsearch.adapters.lucene.query.multisearch import INDEX
 from hybridsearch.adapters.lucene.query.searching import Searcher
 from hybridsearch.adapters.lucene.stored.reading import NO_FIELDS
 from hybridsearch.adapters.lucene.wire.channel import Call, Channel
 from hybridsearch.adapters.lucene.wire.connection import Address, Json, check_name
+from hybridsearch.adapters.lucene.wire.multisearch import INDEX, Search
 from hybridsearch.adapters.lucene.wire.refusals import decode
 from hybridsearch.adapters.steps import through
 from hybridsearch.backends import OldIndex, Schema

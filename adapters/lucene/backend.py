@@ -18,9 +18,8 @@ from hybridsearch.adapters.lucene.aliases import (
     watched,
 )
 from hybridsearch.adapters.lucene.describing import ask_nodes, describe_index, describe_server
-from hybridsearch.adapters.lucene.dialect import Dialect, Search, Server, dotted
+from hybridsearch.adapters.lucene.dialect import Dialect, Server, dotted
 from hybridsearch.adapters.lucene.listing import all_keys, pages_by_id
-from hybridsearch.adapters.lucene.query.multisearch import msearch
 from hybridsearch.adapters.lucene.query.searching import Listed, Searcher
 from hybridsearch.adapters.lucene.stored.identity import Identity
 from hybridsearch.adapters.lucene.stored.lines import delete_lines
@@ -28,6 +27,7 @@ from hybridsearch.adapters.lucene.stored.mapping import index_body
 from hybridsearch.adapters.lucene.stored.reading import FEW, fetch_documents, fetch_vectors, read_batches
 from hybridsearch.adapters.lucene.wire.channel import Call, Channel, Steps
 from hybridsearch.adapters.lucene.wire.connection import Address, Json, check_switches
+from hybridsearch.adapters.lucene.wire.multisearch import Search, msearch
 from hybridsearch.adapters.lucene.wire.refusals import NoAnswerError, decode
 from hybridsearch.adapters.lucene.writing import Writer
 from hybridsearch.arguments import one_of, whole_number, whole_number_or_none
@@ -398,7 +398,7 @@ class LuceneBackend(Dialect):
         have at most 500,000 characters in all, as they are stored. In an index with passages, they come without
         documents at the first search, and if a retriever of passages lists none. A second `_msearch` follows if term
         frequencies are unknown or out of date, if the hits before and after a cut have the same score, or if documents
-        that were left out may be hits (see `query.heavy`).
+        that were left out may be hits (see `query.maxscore`).
         """
         return self._channel.run(self._searching(requests))
 

@@ -5,17 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, TypeAlias
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hybridsearch.adapters.lucene.wire.connection import Json, Transport
+from hybridsearch.adapters.lucene.wire.multisearch import Search
 from hybridsearch.backends import Kind, RetrieverSchema, Schema
 from hybridsearch.vectors import Metric
-
-Search: TypeAlias = dict[str, Json]
-"""The body of a search."""
 
 _SMALLEST = float(np.finfo(np.float32).tiny)
 

@@ -14,7 +14,7 @@ pytest.importorskip("opensearchpy", reason="pip install 'hybridsearch[opensearch
 pytest.importorskip("elasticsearch", reason="pip install 'hybridsearch[elasticsearch]'")
 
 from hybridsearch.adapters.lucene.backend import LuceneBackend
-from hybridsearch.adapters.lucene.query import multisearch
+from hybridsearch.adapters.lucene.wire import multisearch
 from hybridsearch.adapters.lucene.wire.connection import Address
 from hybridsearch.adapters.steps import Pause
 from hybridsearch.backends import Request

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from servers import address_of, call, server_of
 
 from hybridsearch.adapters.lucene.query.filters import MAX_CLAUSES, compile_filter
-from hybridsearch.adapters.lucene.query.nesting import flatten
+from hybridsearch.adapters.lucene.query.flattening import flatten
 from hybridsearch.adapters.lucene.stored.fields import METADATA_MAPPING, to_fields
 from hybridsearch.adapters.lucene.wire.connection import Address
 from hybridsearch.documents import Document

@@ -221,8 +221,8 @@ def test_frequent_terms_alone_make_no_hit_unless_they_may(
     items = [replace(common, counts={term: count for term, count in of.items() if count}) for of in words]
     documents = [long(f"d{number}", [items[number], rare, items[number - 1]]) for number in range(80)]
     backend = fill(make(), documents)
-    monkeypatch.setattr("hybridsearch.adapters.lucene.query.heavy._LEAST", 0)
-    monkeypatch.setattr("hybridsearch.adapters.lucene.query.heavy._SHARE", share)
+    monkeypatch.setattr("hybridsearch.adapters.lucene.query.maxscore._LEAST", 0)
+    monkeypatch.setattr("hybridsearch.adapters.lucene.query.maxscore._SHARE", share)
     query = samples.sparse_query({"common": 1.0, "rare": 1.0})
     wholes = oracles.right_scores(
         "lexical", [of.whole for of in documents], query, average_length=samples.FROZEN_LENGTH
@@ -241,7 +241,7 @@ def test_frequent_terms_alone_make_no_hit_unless_they_may(
 def test_searches_that_leave_frequent_terms_out_are_right(
     make: Make, monkeypatch: pytest.MonkeyPatch, sent: list[Call]
 ) -> None:
-    monkeypatch.setattr("hybridsearch.adapters.lucene.query.heavy._LEAST", 0)
+    monkeypatch.setattr("hybridsearch.adapters.lucene.query.maxscore._LEAST", 0)
     documents = random_documents(200)
     backend = fill(make(), documents)
     for query in samples.random_queries("lexical", 10):

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from typing import Any, TypeAlias, cast
 
-from hybridsearch.adapters.lucene.query.nesting import flatten
+from hybridsearch.adapters.lucene.query.flattening import flatten
 from hybridsearch.adapters.lucene.stored.fields import (
     STEP,
     encodable,

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, TypeAlias
 
-from hybridsearch.adapters.lucene.dialect import Dialect, Search
+from hybridsearch.adapters.lucene.dialect import Dialect
 from hybridsearch.adapters.lucene.stored.mapping import PASSAGES
 from hybridsearch.adapters.lucene.wire.connection import Json
+from hybridsearch.adapters.lucene.wire.multisearch import Search
 
 Key: TypeAlias = tuple[str, str]
 """The field of a retriever, and an encoded term."""

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import orjson
 
-from hybridsearch.adapters.lucene.dialect import Search
 from hybridsearch.adapters.lucene.wire.channel import LINES, Call, Steps
 from hybridsearch.adapters.lucene.wire.connection import Address, Json
 from hybridsearch.adapters.lucene.wire.refusals import NoAnswerError, refusal
 from hybridsearch.adapters.steps import Pause, through
 
 T = TypeVar("T")
+
+Search: TypeAlias = dict[str, Json]
+"""The body of a search."""
 
 INDEX = "_index"
 """Member that names the index of a search, if it is not the index of the address."""
