@@ -13,8 +13,8 @@ from hybridsearch.arguments import one_of, whole_number_or_none
 from hybridsearch.backends import RetrieverSchema
 from hybridsearch.encoders.batching import Task, outputs, run_batches
 from hybridsearch.encoders.cache import encode_windows, open_cache
-from hybridsearch.encoders.models import LazyModel, around_blanks, check_texts
-from hybridsearch.encoders.neural import ModelEncoder
+from hybridsearch.encoders.models import LazyModel
+from hybridsearch.encoders.neural import ModelEncoder, around_blanks, check_texts
 from hybridsearch.encoders.runtimes import Precision, Runtime
 from hybridsearch.encoders.sharing import reader_of
 from hybridsearch.errors import EncodingError, InvalidArgumentError

@@ -1,41 +1,31 @@
-"""Models of sentence-transformers, for the encoders and the reranker that run one.
-
-`LazyModel` finds a model, without a network if it can. It computes a digest of the model's content, and loads the model
-at first use.
-"""
+"""`LazyModel` is a model of sentence-transformers that is loaded at first use, for the encoders and the reranker."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-import re
 import sys
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, TypeVar, get_args
+from typing import Any, get_args
 
-from hybridsearch import arguments
 from hybridsearch.arguments import one_of, whole_number_or_none
+from hybridsearch.encoders.model_folders import (
+    Family,
+    check_folder,
+    family_of,
+    find_model,
+    folder_digest,
+    has_projection,
+    unloadable,
+    warn_of_untrained,
+)
 from hybridsearch.encoders.runtimes import INT8, Precision, Runtime, Way, choose, leave, use
-from hybridsearch.errors import InvalidArgumentError, MissingExtraError, ModelNotFoundError
+from hybridsearch.errors import InvalidArgumentError, MissingExtraError
 from hybridsearch.forks import after_fork
-from hybridsearch.messages import warn
-
-T = TypeVar("T")
-Family: TypeAlias = Literal["SentenceTransformer", "SparseEncoder", "CrossEncoder", "MultiVectorEncoder"]
-"""Class of sentence-transformers that runs a model."""
-
-_HUB_OWNERS = {"SentenceTransformer": "sentence-transformers", "CrossEncoder": "cross-encoder"}
-
-_CONTENT_SUFFIXES = {".json", ".txt", ".model", ".jinja", ".safetensors"}
-_NOT_CONTENT = {"data_config.json", "trainer_state.json", "train_results.json", "eval_results.json", "all_results.json"}
-_NOT_CONTENT |= {"training.json", "report.json", "optimization.json"}  # files of hybridsearch.training
-_NOT_FETCHED = ["*.h5", "*.msgpack", "*.ot", "*.pt", "*.pkl", "pytorch_model*", "training_args.bin", "flax*", "rust*"]
-_NOT_FETCHED += ["onnx/*", "openvino/*"]
 
 
 class LazyModel:
@@ -256,7 +246,7 @@ class LazyModel:
 
     def _load(self) -> Any:
         folder = self.folder()
-        _check_folder(folder, self.family)
+        check_folder(folder, self.family)
         cls = _model_class(self.family)
         digest = self.digest()
         try:
@@ -269,12 +259,12 @@ class LazyModel:
                     local_files_only=not self._trust,  # the model's code may be in another repository
                 )
                 if self.family == "MultiVectorEncoder" and family_of(folder) != self.family:
-                    model = _without_new_projection(folder, model)
+                    model = model if has_projection(folder) else _without_new_projection(model)
         except Exception as error:  # a damaged folder may make the loaders raise anything
             raise unloadable(folder, error) from error
         _check_weights(folder, model, lacking)
         if self._to_search:
-            _warn_of_untrained(folder)
+            warn_of_untrained(folder)
         if self._max_length is not None:
             limit = getattr(getattr(model, "config", None), "max_position_embeddings", None)
             if limit is not None and self._max_length > limit:
@@ -312,147 +302,6 @@ class _Torch:
 _torch = _Torch()
 
 
-def find_model(name: str, family: Family, revision: str | None = None) -> Path:
-    """Find the folder of a model: a folder of this name, a folder in the hub's local cache, or a download.
-
-    Raises:
-        ModelNotFoundError: There is no such model. The message names the folder that was searched.
-    """
-    folder = arguments.path("The model", name)
-    if folder.is_dir():
-        if not any((folder / file).exists() for file in ("modules.json", "config.json")):
-            raise ModelNotFoundError(
-                f"The folder {folder.absolute()} holds no model, because it has no modules.json and no config.json: "
-                "give the folder that save_pretrained wrote."
-            )
-        return folder
-    if folder.is_absolute() or name.startswith((".", "~")) or name.count("/") > 1 or "\\" in name or folder.is_file():
-        what = "is a file, not" if folder.is_file() else "is not"
-        raise ModelNotFoundError(
-            f"{folder.absolute()} {what} a model folder: give the folder that save_pretrained wrote, or a model's "
-            "name on the Hugging Face hub."
-        )
-    owner = _HUB_OWNERS.get(family)
-    names = [name] if "/" in name or owner is None else [f"{owner}/{name}", name]
-    return _find_on_hub(names, folder, revision)
-
-
-def unloadable(folder: Path, error: Exception) -> ModelNotFoundError:
-    """The error for a folder whose model the libraries cannot load."""
-    if "trust_remote_code" in str(error):
-        return ModelNotFoundError(
-            f"The model in {folder} has code that runs only if you allow it: read the code, then set trust_remote_code."
-        )
-    reason = str(error).strip().partition("\n")[0] or type(error).__name__
-    return ModelNotFoundError(f"The model in {folder} cannot be loaded: {reason}")
-
-
-def family_of(folder: Path) -> Family | None:
-    """The class that saved the model in a folder. None for a language model, or if the files do not tell."""
-    said, modules, architectures = _described(folder)
-    if said in get_args(Family):
-        known: Family = said
-        return known
-    if said == "ColBERT" or "HF_ColBERT" in architectures:  # models of PyLate and of Stanford
-        return "MultiVectorEncoder"
-    if modules:
-        return "SparseEncoder" if "sparse" in modules.lower() else "SentenceTransformer"
-    return "CrossEncoder" if "ForSequenceClassification" in architectures else None
-
-
-def refuse_cross_encoder(folder: Path) -> None:
-    """Raises InvalidArgumentError if the model in a folder is a cross-encoder."""
-    if family_of(folder) == "CrossEncoder":
-        raise InvalidArgumentError(
-            f"The model in {folder} is a cross-encoder, which scores pairs and makes no vectors: use it as a reranker, "
-            "or give a dense or sparse encoder or a language model."
-        )
-
-
-def folder_digest(folder: Path, *, with_code: bool = False, with_int8: bool = False) -> str:
-    """Sixteen hexadecimal digits that stand for the files that a model's vectors depend on.
-
-    The files are the configuration, the tokenizer and the weights of the model, and of the modules in its modules.json.
-    The README, training logs and checkpoints do not count. A file that has not changed since the last call is not read
-    again.
-    """
-    suffixes = _CONTENT_SUFFIXES | ({".py"} if with_code else set())
-    files = {file for file in folder.iterdir() if file.suffix in suffixes}
-    for part in _module_folders(folder):
-        files |= {file for file in part.rglob("*") if file.suffix in suffixes}
-    if with_int8:
-        files |= set((folder / INT8).iterdir())
-    total = hashlib.sha256()
-    for file in sorted(files):
-        if file.name not in _NOT_CONTENT and file.is_file():
-            facts = file.stat()
-            stamp = (facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, facts.st_ino)
-            total.update(f"{file.relative_to(folder).as_posix()}\0{_file_digest(file.absolute(), stamp)}\0".encode())
-    return total.hexdigest()[:16]
-
-
-def check_texts(texts: Sequence[str]) -> None:
-    """Raises InvalidArgumentError unless `texts` is a sequence of strings that a tokenizer can read."""
-    for number, text in enumerate(arguments.texts(texts)):
-        if not text.isascii():
-            try:
-                text.encode()
-            except UnicodeEncodeError:
-                raise InvalidArgumentError(
-                    f"Text number {number} ({text!r:.60}) holds a lone surrogate, which is not valid Unicode: repair "
-                    "the text."
-                ) from None
-
-
-def around_blanks(
-    texts: Sequence[str], encode: Callable[[list[str], list[int]], Iterable[T]], blank: Callable[[], T]
-) -> list[T]:
-    """Encode texts. A blank text is not encoded, and gets the blank vector.
-
-    Args:
-        texts: Texts of documents or queries.
-        encode: Function that gives one vector for each of some texts. It also gets their numbers, for messages.
-        blank: Function that makes the vector of a blank text. It is called if there is one.
-
-    Returns:
-        For each text, in order, its vector.
-    """
-    check_texts(texts)
-    filled = [number for number, text in enumerate(texts) if text.strip()]
-    found = dict(zip(filled, encode([texts[number] for number in filled], filled), strict=True)) if filled else {}
-    if len(filled) == len(texts):
-        return list(found.values())
-    empty = blank()
-    return [found.get(number, empty) for number in range(len(texts))]
-
-
-def _find_on_hub(names: Sequence[str], folder: Path, revision: str | None) -> Path:
-    try:
-        from huggingface_hub import constants, snapshot_download
-        from huggingface_hub.errors import HFValidationError
-    except ModuleNotFoundError as error:
-        raise MissingExtraError("huggingface_hub", "models", f"Finding the model {names[-1]!r}") from error
-    cache = os.environ.get("SENTENCE_TRANSFORMERS_HOME") or constants.HF_HUB_CACHE
-    reason = "HF_HUB_OFFLINE is set"
-    for online in (False,) if constants.HF_HUB_OFFLINE else (False, True):
-        for name in names:
-            try:
-                found = snapshot_download(
-                    name, revision=revision, cache_dir=cache, local_files_only=not online, ignore_patterns=_NOT_FETCHED
-                )
-                return Path(found)
-            except HFValidationError as error:
-                reason = str(error)
-            except Exception as error:  # each version of the hub's library has other types of errors
-                if online:
-                    reason = str(error).strip().partition("\n")[0]
-    raise ModelNotFoundError(
-        f"The model {names[-1]!r} is neither a folder ({folder.absolute()}) nor in the hub's local cache "
-        f"({Path(cache).absolute()}), and cannot be downloaded ({reason}): give a model folder, or run "
-        f"`hf download {names[0]}` with a network."
-    )
-
-
 def _model_class(family: Family) -> Any:
     try:
         import sentence_transformers
@@ -461,48 +310,6 @@ def _model_class(family: Family) -> Any:
             raise
         raise MissingExtraError(error.name or "sentence-transformers", "models", f"A {family}") from error
     return getattr(sentence_transformers, family)
-
-
-def _check_folder(folder: Path, family: Family) -> None:
-    for part in (folder, *_module_folders(folder)):
-        if any(part.glob("pytorch_model*.bin")) and not any(part.glob("*.safetensors")):
-            raise InvalidArgumentError(
-                f"The weights in {part} are pickled (pytorch_model.bin), so loading them can run code: if you trust "
-                "them, load the model yourself and save it again with save_pretrained, which writes safetensors."
-            )
-    said, modules, architectures = _described(folder)
-    if said == family:
-        return
-    if family == "SentenceTransformer":
-        refuse_cross_encoder(folder)
-        if family_of(folder) == "SparseEncoder":
-            raise InvalidArgumentError(
-                f"The model in {folder} is a sparse encoder. Its dense vectors were never trained: use it with "
-                "hybridsearch.Sparse (sparse=MODEL), or give a dense model."
-            )
-    if family in ("SentenceTransformer", "SparseEncoder") and family_of(folder) == "MultiVectorEncoder":
-        raise InvalidArgumentError(
-            f"The model in {folder} is a late-interaction model, which makes a vector of each token: use it with "
-            "hybridsearch.LateInteraction (--retrievers late=MODEL, or --rerank late=MODEL)."
-        )
-    if family == "MultiVectorEncoder":
-        refuse_cross_encoder(folder)
-        if family_of(folder) == "SparseEncoder":
-            raise InvalidArgumentError(
-                f"The model in {folder} is a sparse encoder, whose token vectors were never trained to be compared: "
-                "give a late-interaction model or a dense model."
-            )
-    if family == "CrossEncoder" and not re.search("ForSequenceClassification|ForCausalLM", architectures):
-        raise InvalidArgumentError(
-            f"The model in {folder} is no cross-encoder: its architecture {architectures or 'unknown'!r} has no "
-            "trained head for scores. Train a reranker with hybridsearch.train_reranker, or give another model."
-        )
-    is_sparse = "sparse" in modules.lower() or (not modules and "ForMaskedLM" in architectures)
-    if family == "SparseEncoder" and not is_sparse:
-        raise InvalidArgumentError(
-            f"The model in {folder} is no sparse encoder: it has neither sparse modules nor a masked-language head "
-            f"(architecture {architectures or 'unknown'!r}). Use hybridsearch.Dense for a dense model."
-        )
 
 
 def _check_weights(folder: Path, model: Any, lacking: Collection[str]) -> None:
@@ -517,10 +324,8 @@ def _check_weights(folder: Path, model: Any, lacking: Collection[str]) -> None:
         )
 
 
-def _without_new_projection(folder: Path, model: Any) -> Any:
+def _without_new_projection(model: Any) -> Any:
     """The token vectors of a dense model as they are. sentence-transformers projects them by random weights."""
-    if "Dense" in _described(folder)[1]:
-        return model  # it is the projection of the folder
     kept = [module for module in model if type(module).__name__ != "Dense"]
     return type(model)(
         modules=kept,
@@ -529,43 +334,6 @@ def _without_new_projection(folder: Path, model: Any) -> Any:
         device=str(model.device),
         trust_remote_code=model.trust_remote_code,
     )
-
-
-def _warn_of_untrained(folder: Path) -> None:
-    _, modules, architectures = _described(folder)
-    if not modules and re.search("For[A-Z]|LMHead", architectures):
-        warn(
-            f"The model in {folder} ({architectures}) was not trained to make vectors of texts. The mean of its token "
-            "vectors is used and may find little: use hybridsearch.Sparse for a SPLADE model, and train another "
-            "language model with hybridsearch.train_dense first."
-        )
-
-
-def _described(folder: Path) -> tuple[Any, str, str]:
-    """The family, the types of the modules, and the architectures that a model's files name."""
-    modules = " ".join(str(module.get("type")) for module in _read_json(folder / "modules.json", []))
-    architectures = " ".join(_read_json(folder / "config.json", {}).get("architectures") or [])
-    return _read_json(folder / "config_sentence_transformers.json", {}).get("model_type"), modules, architectures
-
-
-def _module_folders(folder: Path) -> list[Path]:
-    parts = [str(module.get("path") or "") for module in _read_json(folder / "modules.json", [])]
-    return [folder / part for part in parts if part and (folder / part).is_dir()]
-
-
-def _read_json(file: Path, default: Any) -> Any:
-    """The file's content. `default` if the file is missing, cannot be read, or has another type."""
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return default
-    return content if isinstance(content, type(default)) else default
-
-
-@lru_cache(maxsize=1024)
-def _file_digest(file: Path, stamp: tuple[int, ...]) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _object_settings(model: Any) -> str:

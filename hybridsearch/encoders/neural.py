@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from hybridsearch import arguments
 from hybridsearch.arguments import whole_number_or_none
 from hybridsearch.backends import Fingerprint
 from hybridsearch.documents import Document
 from hybridsearch.encoders.batching import Task, count_tokens, cut_notes, max_tokens, token_lengths
 from hybridsearch.encoders.fields import Template, reader
 from hybridsearch.encoders.models import LazyModel
+from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.vectors import DenseVectors, MultiVectors, SparseVectors
 
+T = TypeVar("T")
 V = TypeVar("V", DenseVectors, SparseVectors, MultiVectors)
 
 
@@ -113,3 +116,38 @@ class ModelEncoder(ABC, Generic[V]):
     def _is_cut(self, texts: list[str]) -> NDArray[np.bool_]:
         """Whether each text is longer than the model reads of a document."""
         return token_lengths(self.model, texts, "document", self._prompt("document"))[1]
+
+
+def around_blanks(
+    texts: Sequence[str], encode: Callable[[list[str], list[int]], Iterable[T]], blank: Callable[[], T]
+) -> list[T]:
+    """Encode texts. A blank text is not encoded, and gets the blank vector.
+
+    Args:
+        texts: Texts of documents or queries.
+        encode: Function that gives one vector for each of some texts. It also gets their numbers, for messages.
+        blank: Function that makes the vector of a blank text. It is called if there is one.
+
+    Returns:
+        For each text, in order, its vector.
+    """
+    check_texts(texts)
+    filled = [number for number, text in enumerate(texts) if text.strip()]
+    found = dict(zip(filled, encode([texts[number] for number in filled], filled), strict=True)) if filled else {}
+    if len(filled) == len(texts):
+        return list(found.values())
+    empty = blank()
+    return [found.get(number, empty) for number in range(len(texts))]
+
+
+def check_texts(texts: Sequence[str]) -> None:
+    """Raises InvalidArgumentError unless `texts` is a sequence of strings that a tokenizer can read."""
+    for number, text in enumerate(arguments.texts(texts)):
+        if not text.isascii():
+            try:
+                text.encode()
+            except UnicodeEncodeError:
+                raise InvalidArgumentError(
+                    f"Text number {number} ({text!r:.60}) holds a lone surrogate, which is not valid Unicode: repair "
+                    "the text."
+                ) from None

@@ -16,8 +16,8 @@ from hybridsearch.backends import RetrieverSchema
 from hybridsearch.encoders import Place
 from hybridsearch.encoders.batching import Task, forward, read_words, run_batches
 from hybridsearch.encoders.cache import encode_windows, open_cache
-from hybridsearch.encoders.models import LazyModel, around_blanks, check_texts
-from hybridsearch.encoders.neural import ModelEncoder
+from hybridsearch.encoders.models import LazyModel
+from hybridsearch.encoders.neural import ModelEncoder, around_blanks, check_texts
 from hybridsearch.encoders.runtimes import Precision, Runtime
 from hybridsearch.errors import EncodingError, InvalidArgumentError
 from hybridsearch.progress import progress_bar

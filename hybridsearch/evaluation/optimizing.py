@@ -17,7 +17,7 @@ from hybridsearch.documents import Document
 from hybridsearch.encoders.bm25 import BM25
 from hybridsearch.encoders.cache import no_cache
 from hybridsearch.encoders.dense import Dense
-from hybridsearch.encoders.models import Family, family_of, find_model
+from hybridsearch.encoders.model_folders import Family, family_of, find_model
 from hybridsearch.encoders.runtimes import openvino, quantize
 from hybridsearch.encoders.sparse import Sparse
 from hybridsearch.errors import InvalidArgumentError

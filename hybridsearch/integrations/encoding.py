@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from hybridsearch.arguments import one_of
 from hybridsearch.backends import Fingerprint, RetrieverSchema
-from hybridsearch.encoders.models import around_blanks
+from hybridsearch.encoders.neural import around_blanks
 from hybridsearch.errors import EncodingError
 from hybridsearch.vectors import DenseVectors, Metric
 

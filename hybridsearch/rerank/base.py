@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hybridsearch.documents import Document
-from hybridsearch.encoders.models import check_texts
+from hybridsearch.encoders.neural import check_texts
 from hybridsearch.errors import EncodingError, HybridSearchError, InvalidArgumentError, RetrieverError
 from hybridsearch.fusion.score import normalize
 from hybridsearch.messages import number_of

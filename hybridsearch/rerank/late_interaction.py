@@ -14,8 +14,8 @@ from hybridsearch.arguments import number, path, whole_number
 from hybridsearch.backends import Fingerprint, RetrieverSchema
 from hybridsearch.documents import Document
 from hybridsearch.encoders.batching import Task, outputs, read_words, run_batches
-from hybridsearch.encoders.models import LazyModel, around_blanks, check_texts
-from hybridsearch.encoders.neural import ModelEncoder
+from hybridsearch.encoders.models import LazyModel
+from hybridsearch.encoders.neural import ModelEncoder, around_blanks, check_texts
 from hybridsearch.encoders.runtimes import Precision, Runtime
 from hybridsearch.errors import EncodingError, InvalidArgumentError
 from hybridsearch.passages import with_passages

@@ -11,7 +11,8 @@ from hybridsearch.arguments import whole_number
 from hybridsearch.documents import Document
 from hybridsearch.encoders import Encoder
 from hybridsearch.encoders.dense import Dense
-from hybridsearch.encoders.models import LazyModel, family_of, find_model
+from hybridsearch.encoders.model_folders import family_of, find_model
+from hybridsearch.encoders.models import LazyModel
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.evaluation.datasets import Dataset
 from hybridsearch.evaluation.pipeline import Pipeline

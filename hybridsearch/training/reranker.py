@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hybridsearch.documents import Document
-from hybridsearch.encoders.models import LazyModel, find_model
+from hybridsearch.encoders.model_folders import find_model
+from hybridsearch.encoders.models import LazyModel
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.evaluation.datasets import Dataset
 from hybridsearch.evaluation.pipeline import Pipeline

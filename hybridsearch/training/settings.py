@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, TypeAlias, get_args
 
 from hybridsearch.arguments import ALLOWED_FIRST, number, one_of, true_or_false, whole_number
-from hybridsearch.encoders.models import Family
+from hybridsearch.encoders.model_folders import Family
 from hybridsearch.errors import InvalidArgumentError
 
 ModelKind: TypeAlias = Literal["dense", "sparse", "late-interaction", "reranker"]

@@ -13,7 +13,8 @@ import pytest
 
 from hybridsearch.documents import Document
 from hybridsearch.encoders.dense import Dense
-from hybridsearch.encoders.models import LazyModel, folder_digest
+from hybridsearch.encoders.model_folders import folder_digest
+from hybridsearch.encoders.models import LazyModel
 from hybridsearch.encoders.sparse import Sparse
 from hybridsearch.errors import InvalidArgumentError, MissingExtraError, ModelNotFoundError
 from hybridsearch.rerank import CrossEncoderReranker

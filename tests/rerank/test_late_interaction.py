@@ -11,7 +11,7 @@ import pytest
 
 import hybridsearch as hs
 from hybridsearch.encoders.cache import describe
-from hybridsearch.encoders.models import family_of
+from hybridsearch.encoders.model_folders import family_of
 from hybridsearch.encoders.spec import make_encoders
 from hybridsearch.errors import EncodingError, FingerprintMismatchError, InvalidArgumentError
 from hybridsearch.rerank import Reranker, blended, kept_tokens, late_interaction, make_reranker, read_reranker

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
 
-from hybridsearch.encoders.models import find_model, refuse_cross_encoder
+from hybridsearch.encoders.model_folders import find_model, refuse_cross_encoder
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.training.losses import Architecture
 from hybridsearch.training.models.loading import load_to_train, quiet

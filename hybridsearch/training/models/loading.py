@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hybridsearch import arguments
-from hybridsearch.encoders.models import Family, unloadable
+from hybridsearch.encoders.model_folders import Family, unloadable
 from hybridsearch.errors import InvalidArgumentError
 
 

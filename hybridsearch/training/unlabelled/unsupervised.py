@@ -13,7 +13,8 @@ from hybridsearch.documents import Document
 from hybridsearch.encoders import Encoder
 from hybridsearch.encoders.bm25 import BM25
 from hybridsearch.encoders.dense import Dense
-from hybridsearch.encoders.models import LazyModel, family_of, find_model
+from hybridsearch.encoders.model_folders import family_of, find_model
+from hybridsearch.encoders.models import LazyModel
 from hybridsearch.encoders.sparse import Sparse
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.evaluation.datasets import Dataset
