@@ -42,9 +42,6 @@ from hybridsearch.folders import cache_home
 
 log = logging.getLogger(__name__)
 
-PATIENCE = 1.0
-"""The seconds of processor time that loops in Python may take before the compiled loops are read."""
-
 _COMPLETE = "complete"
 _WAY_OUT = (
     "set NUMBA_CACHE_DIR to a folder that can be written, or run `hybridsearch warmup` as the user who installed it"
@@ -204,16 +201,17 @@ class Fetcher:
     """Reads or compiles loops. Each call of `go_on` takes one step, and does not wait.
 
     Reading compiled code takes as long as thousands of calls of a short loop. Compiling takes as long as a hundred
-    thousand. So a process begins with loops in Python. When they have taken `PATIENCE` seconds of processor time, a
+    thousand. So a process begins with loops in Python. When they have taken `patience` seconds of processor time, a
     thread reads the compiled code. If there is none, another process compiles it, and this process goes on as it is.
 
     Attributes:
         loops: What is read or compiled.
+        patience: Seconds of processor time that loops in Python may take.
         kernels: Module with the compiled loops. None until it can be used.
     """
 
-    def __init__(self, loops: Loops) -> None:
-        self.loops = loops
+    def __init__(self, loops: Loops, patience: float) -> None:
+        self.loops, self.patience = loops, patience
         self.kernels: ModuleType | None = None
         self._spent = 0.0
         self._lock = threading.Lock()
@@ -233,7 +231,7 @@ class Fetcher:
     def spend(self, seconds: float) -> None:
         """Add the processor time of a loop in Python. Start reading the compiled loops if that was long."""
         self._spent += seconds
-        if self._spent > PATIENCE:
+        if self._spent > self.patience:
             self.go_on()
 
     def go_on(self) -> None:
@@ -272,7 +270,7 @@ class Fetcher:
         self._over = True
 
     def settle(self) -> None:
-        """Before a fork, wait for an import that the thread has begun. The new process would wait for it forever."""
+        """Wait for the thread that reads the code. A forked process would wait forever for what it is importing."""
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join()

@@ -719,6 +719,8 @@ def test_metadata_in_another_order_of_keys_is_unchanged_and_of_another_type_is_n
 @pytest.mark.parametrize("loads", [False, True])
 def test_documents_that_the_engine_refused_are_told_where_the_reader_fails_too(loads: bool) -> None:
     class Refusing(MemoryBackend):
+        load = None  # type: ignore[assignment]
+
         def upsert(self, batch: EncodedBatch) -> None:
             raise BulkIndexError([(document.id, "too long") for document in batch.documents])
 

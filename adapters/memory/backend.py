@@ -7,7 +7,7 @@ import logging
 import shutil
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from hybridsearch.adapters.checks import check_batch_size, check_open, differing_retrievers, opened
 from hybridsearch.adapters.memory import loops, merging
 from hybridsearch.adapters.memory.interrupts import interrupted, whole
+from hybridsearch.adapters.memory.loading import Collector
 from hybridsearch.adapters.memory.segment import Mask, Segment
 from hybridsearch.adapters.memory.state import State, View, weighting_of
 from hybridsearch.arguments import number as checked_number
@@ -252,17 +253,50 @@ class MemoryBackend:
         self._wait_if_behind()
         self._upsert(batch)
 
+    def load(self, batches: Iterable[EncodedBatch]) -> None:
+        """Add the documents of many batches, as `upsert` does, but several batches in one step.
+
+        This takes less time and memory, because fewer segments are merged. In a folder, a step has the batches of about
+        five seconds, or 64 MiB. In RAM, the documents are searchable at the end. If there is an error or an interrupt,
+        the batches that were read before are added.
+
+        Raises:
+            InvalidArgumentError: A batch does not fit the schema, or has an id twice.
+            IndexLockedError: Another process is writing.
+            StorageError: The disk is full or cannot be written.
+        """
+        schema = self._current().schema
+        collector = Collector(schema, largest=merging.MAX_BYTES, durable=self._store is not None)
+        collect = whole(collector.add)
+        try:
+            for batch in batches:
+                collect(batch)
+                if collector.is_full:
+                    self._add_collected(collector)
+        finally:
+            self._add_collected(collector)
+        self.refresh()
+
+    def _add_collected(self, collector: Collector) -> None:
+        if collector.nbytes:
+            self._wait_if_behind()
+            whole(lambda: self._add(*collector.take()))()
+
     @whole
     def _upsert(self, batch: EncodedBatch) -> None:
         with self._writing() as state:
             check_batch(batch, state.schema)
-            if not len(batch):
-                return
-            segment = Segment.build(batch, state.schema)
-            views = self._without(state, [document.id for document in batch.documents])
-            with self._adding(segment, to_tables(batch, state.schema)) as added:
+            self._add(Segment.build(batch, state.schema), to_tables(batch, state.schema))
+
+    def _add(self, segment: Segment, tables: Any = ()) -> None:
+        """Add a segment. Its documents replace those with the same ids."""
+        if not len(segment):
+            return
+        with self._writing() as state:
+            views = self._without(state, segment.ids.slice(0, len(segment)))
+            with self._adding(segment, tables) as added:
                 self._commit((*views, added))
-            self._added += len(batch)
+            self._added += len(segment)
             self._merge_later()
 
     @whole

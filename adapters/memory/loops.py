@@ -31,7 +31,7 @@ LOOPS = Loops(
     ),
 )
 
-_fetcher = Fetcher(LOOPS)
+_fetcher = Fetcher(LOOPS, patience=1.0)
 
 
 def prepare(impacts: Impacts, columns: NDArray[np.int64], queries: int) -> bool:

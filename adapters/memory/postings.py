@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
-from itertools import pairwise
+from itertools import count, pairwise
 from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
@@ -94,10 +94,11 @@ class Postings:
         The documents are numbered from 0 in the order of `parts`. The call needs little more memory than the result.
         """
         union: dict[str, int] = {}
-        targets = [
-            np.fromiter((union.setdefault(term, len(union)) for term in part.terms), np.int64, len(part.terms))
-            for part, _ in parts
-        ]
+        targets = []
+        for part, _ in parts:
+            terms = part.terms
+            union.update(zip([term for term in terms if term not in union], count(len(union)), strict=False))
+            targets.append(np.fromiter(map(union.__getitem__, terms), np.int64, len(terms)))
         renumbered = []
         documents = 0
         for part, keep in parts:

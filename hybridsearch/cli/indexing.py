@@ -204,7 +204,7 @@ def index(
             rich_help_panel="Run",
         ),
     ] = False,
-    batch_size: Annotated[int, of_run("N", "Number of documents that are encoded and stored together.", min=1)] = 1024,
+    batch_size: Annotated[int, of_run("N", "Number of documents that are encoded together.", min=1)] = 1024,
     option: arguments.Options = None,
     as_json: arguments.Json = False,
 ) -> None:
@@ -422,12 +422,10 @@ def _cluster(address: str | None, workers: int | None, cpus: float, gpus: float)
 
 def _how_to_go_on(searcher: HybridSearch, place: str, via: str | None) -> str:
     """What `index` has stored when it is interrupted, and how to go on."""
-    from hybridsearch.backends import Loader
-
     if via is not None:
         return f"the vectors so far are in {redacted(via)}. Run the same command with --resume to go on."
     try:
-        if isinstance(searcher.backend, Loader):  # an engine counts documents only when they are searchable
+        if "://" in place:  # an engine counts documents only when they are searchable
             searcher.backend.refresh()
         stored = number_of(searcher.count(), "document is", "documents are")
     except HybridSearchError as error:

@@ -51,7 +51,7 @@ NO_WORD = "the query has no word, so it finds nothing."
 
 LOOPS = Loops("hybridsearch.encoders.counting_kernels", "indexing", "Arrow", ("counting_kernels.py",))
 
-_fetcher = Fetcher(LOOPS)
+_fetcher = Fetcher(LOOPS, patience=0.1)
 
 _SLOT = 3
 """The same as in `counting_kernels`, which is not imported for it."""
@@ -132,6 +132,7 @@ class TermCounter:
                 started = time.thread_time()
                 piece = _numbers_of_words(texts, table)
                 _fetcher.spend(time.thread_time() - started)
+                _fetcher.settle()  # reading the code takes half a second, and three times as long beside other work
                 return piece
         tokens, ends = array("i"), []
         for text in texts:

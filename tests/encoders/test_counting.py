@@ -203,9 +203,8 @@ def test_indexing_that_takes_long_reads_the_compiled_loops(kernels: ModuleType) 
     code = """
 import sys
 import hybridsearch as hs
-from hybridsearch import compiled
 from hybridsearch.encoders import counting
-compiled.PATIENCE = -1
+counting._fetcher.patience = -1
 encoder = hs.BM25()
 texts = [f"wing{number} lift and drag" for number in range(3000)]
 before = encoder.encode_documents(texts)

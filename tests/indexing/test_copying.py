@@ -92,7 +92,13 @@ def source(tmp_path: Path) -> str:
     return place
 
 
-class Declaring(MemoryBackend):
+class Stepwise(MemoryBackend):
+    """Stores one batch after the other, as a backend without `load`."""
+
+    load = None  # type: ignore[assignment]
+
+
+class Declaring(Stepwise):
     """The memory backend with other declared capabilities. It remembers its input."""
 
     def __init__(self, **declared: Any) -> None:
@@ -208,7 +214,7 @@ def test_a_copy_that_is_approximate_is_measured_by_what_it_finds(source: str) ->
 
 
 def test_documents_that_get_lost_are_reported(source: str) -> None:
-    class Losing(MemoryBackend):
+    class Losing(Stepwise):
         def upsert(self, batch: EncodedBatch) -> None:
             super().upsert(encoded(range(5)))
 
@@ -317,7 +323,7 @@ def test_scores_by_another_mean_length_are_not_compared(tmp_path: Path) -> None:
 
 
 def test_refused_documents_are_reported_by_id_after_all_others_are_stored(source: str) -> None:
-    class Picky(MemoryBackend):
+    class Picky(Stepwise):
         def upsert(self, batch: EncodedBatch) -> None:
             super().upsert(batch)
             bad = [document.id for document in batch.documents if document.id.endswith("9")]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hybridsearch.adapters.memory import MemoryBackend, merging
+from hybridsearch.adapters.memory import MemoryBackend, loading, merging
 from hybridsearch.backends import Backend, Request, Schema
 from hybridsearch.encoders.native import NativeBM25
 from hybridsearch.errors import (
@@ -42,6 +42,59 @@ def same_content(a: MemoryBackend, b: MemoryBackend, samples: Any) -> bool:
 
 def test_it_satisfies_the_backend_protocol() -> None:
     assert isinstance(MemoryBackend(), Backend)
+
+
+@pytest.mark.parametrize("largest", [1, 2000, merging.MAX_BYTES])
+@pytest.mark.parametrize("durable", [False, True])
+def test_loading_batches_gives_the_index_that_single_upserts_give(
+    durable: bool, largest: int, tmp_path: Path, samples: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(merging, "MAX_BYTES", largest)
+    monkeypatch.setattr(loading, "STORED_BYTES", largest)
+    loaded, upserted = samples.backend(tmp_path / "index" if durable else None, IDS[:20]), samples.backend(None, [])
+    batches = [samples.batch(ids, 1) for ids in (IDS[10:25], [], IDS[25:40], IDS[40:])]
+    loaded.load(iter(batches))
+    for batch in (samples.batch(IDS[:10]), *batches):
+        upserted.upsert(batch)
+    assert same_content(loaded, upserted, samples)
+    loaded.close()
+
+
+def test_a_load_that_takes_long_stores_what_it_has(
+    tmp_path: Path, samples: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stored() -> int:
+        reader = MemoryBackend(tmp_path / "index")
+        reader.open()
+        return reader.count()
+
+    def batches() -> Iterator[EncodedBatch]:
+        for first in range(0, 60, 20):
+            assert stored() == (first if first < 40 else 20)  # the second batch waits for the third
+            monkeypatch.setattr(loading, "STORED_SECONDS", 1000 if first else -1)
+            yield samples.batch(IDS[first : first + 20])
+
+    backend = samples.backend(tmp_path / "index", [])
+    backend.load(batches())
+    assert stored() == 60
+    backend.close()
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_an_error_while_batches_are_read_leaves_the_batches_before(error: type[BaseException], samples: Any) -> None:
+    def batches() -> Iterator[EncodedBatch]:
+        yield samples.batch(IDS[:20])
+        yield samples.batch(IDS[20:])
+        raise error
+
+    backend = samples.backend(None, [])
+    with pytest.raises(error):
+        backend.load(batches())
+    assert same_content(backend, samples.backend(None, IDS), samples)
+    with pytest.raises(InvalidArgumentError, match="twice"):
+        backend.load([samples.batch(IDS[:5], 1), samples.batch([IDS[7], IDS[7]], 1), samples.batch(IDS[8:], 1)])
+    backend.upsert(samples.batch(IDS[:5]))
+    assert same_content(backend, samples.backend(None, IDS), samples)
 
 
 def test_a_retriever_that_leaves_analysis_to_an_engine_is_refused() -> None:

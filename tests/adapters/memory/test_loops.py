@@ -167,9 +167,8 @@ def test_a_first_use_takes_no_compiler_and_less_than_three_seconds(tmp_path: Pat
 def test_searches_that_take_long_fetch_the_code_that_is_kept_and_find_the_same(compiled_loops: ModuleType) -> None:
     code = f"""
 import time
-from hybridsearch import compiled
 from hybridsearch.adapters.memory import loops
-compiled.PATIENCE = -1
+loops._fetcher.patience = -1
 {TEN}
 end = time.monotonic() + 60
 while loops._fetcher.kernels is None and time.monotonic() < end:
@@ -182,9 +181,8 @@ print(hits == [[hit.id, hit.score] for hit in search.search("jet wing")])
 
 def test_where_no_code_is_kept_another_process_compiles_it_and_outlives_this_one(tmp_path: Path) -> None:
     code = f"""
-from hybridsearch import compiled
 from hybridsearch.adapters.memory import loops
-compiled.PATIENCE = -1
+loops._fetcher.patience = -1
 {TEN}
 loops._fetcher._thread.join()
 search.search("jet")
@@ -214,7 +212,7 @@ def test_where_compiling_fails_numpy_goes_on_and_says_so_once(
     monkeypatch.setattr(compiled.Loops, "load", lambda self: None)
     failing = [sys.executable, "-c", "exit(1)"]
     monkeypatch.setattr(compiled.Loops, "make_elsewhere", lambda self: subprocess.Popen(failing))
-    fetcher = compiled.Fetcher(loops.LOOPS)
+    fetcher = compiled.Fetcher(loops.LOOPS, 1.0)
     end = time.monotonic() + 30
     while not fetcher._over and time.monotonic() < end:
         fetcher.go_on()
@@ -231,9 +229,8 @@ def test_code_that_is_damaged_is_not_used(compiled_loops: ModuleType, tmp_path: 
     (next(folder.glob("kernels.top_k*.nbc"))).write_bytes(b"no machine code")
     code = f"""
 import logging
-from hybridsearch import compiled
 from hybridsearch.adapters.memory import loops
-compiled.PATIENCE = -1
+loops._fetcher.patience = -1
 logging.getLogger("hybridsearch").addHandler(logging.StreamHandler(sys.stdout))
 {TEN}
 loops._fetcher._thread.join()
