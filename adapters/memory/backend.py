@@ -257,7 +257,7 @@ class MemoryBackend:
         """Add the documents of many batches, as `upsert` does, but several batches in one step.
 
         This takes less time and memory, because fewer segments are merged. In a folder, a step has the batches of about
-        five seconds, or 64 MiB. In RAM, the documents are searchable at the end. If there is an error or an interrupt,
+        five seconds, or 256 MiB. In RAM, the documents are searchable at the end. If there is an error or an interrupt,
         the batches that were read before are added.
 
         Raises:
