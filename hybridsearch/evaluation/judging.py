@@ -9,24 +9,23 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
 from hybridsearch import arguments
-from hybridsearch.corpus.files import storage_errors, sync_folder
 from hybridsearch.documents import Document
 from hybridsearch.encoders import Encoder
-from hybridsearch.errors import EncodingError, InvalidArgumentError, StorageError
+from hybridsearch.errors import EncodingError, InvalidArgumentError
 from hybridsearch.evaluation.agreement import Agreement, Weighting, agreement
 from hybridsearch.evaluation.datasets import Dataset
 from hybridsearch.evaluation.experiment import rankings_of
 from hybridsearch.evaluation.judgement_log import Judgement, JudgementLog, Pair
+from hybridsearch.evaluation.judgement_pool import Pool, PoolFile
 from hybridsearch.evaluation.measures import write_qrels
 from hybridsearch.evaluation.pipeline import Pipeline, Run, make_plan
 from hybridsearch.evaluation.spec import default_systems, parse_systems
@@ -98,16 +97,6 @@ class Disagreement:
         return max(self.grades.values()) - min(self.grades.values())
 
 
-@dataclass(frozen=True, slots=True)
-class _Pool:
-    """The file pool.json: what is judged. A judge sees documents in the order that they have here."""
-
-    queries: Mapping[str, str] = field(default_factory=dict)
-    documents: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    systems: Mapping[str, str] = field(default_factory=dict)
-    retrievers: tuple[str, ...] = ()
-
-
 class Judgements:
     """The grades that judges gave to documents, kept in a folder.
 
@@ -135,7 +124,7 @@ class Judgements:
     def __init__(self, folder: str | Path) -> None:
         self.folder = arguments.path("The folder of judgements", folder)
         self._log = JudgementLog(self.folder / "grades.jsonl")
-        self._read: tuple[tuple[int, int, int], _Pool] = ((0, 0, 0), _Pool())
+        self._pool_file = PoolFile(self.folder / "pool.json")
 
     def __repr__(self) -> str:
         documents = sum(map(len, self._pool.documents.values()))
@@ -227,13 +216,13 @@ class Judgements:
             retrievers = {
                 name for plan in plans if isinstance(plan.source, HybridSearch) for name in plan.source.retrievers
             }
-            self._write(
-                {
-                    "queries": {id: text for id, text in known.items() if id not in renamed} | queries,
-                    "documents": documents,
-                    "systems": {**before.systems, **{plan.name: plan.description for plan in plans}},
-                    "retrievers": sorted({*before.retrievers, *retrievers}),
-                }
+            self._pool_file.write(
+                Pool(
+                    queries={id: text for id, text in known.items() if id not in renamed} | queries,
+                    documents=documents,
+                    systems={**before.systems, **{plan.name: plan.description for plan in plans}},
+                    retrievers=tuple(sorted({*before.retrievers, *retrievers})),
+                )
             )
         return added
 
@@ -537,26 +526,8 @@ class Judgements:
     # Helpers
 
     @property
-    def _pool(self) -> _Pool:
-        """The content of pool.json. It is read again if it has changed."""
-        path = self.folder / "pool.json"
-        with storage_errors(self.folder):
-            if not path.exists():
-                return _Pool()
-            found = path.stat()
-            signature = found.st_mtime_ns, found.st_size, found.st_ino
-            if signature != self._read[0]:
-                try:
-                    content = json.loads(path.read_text(encoding="utf-8"))
-                    documents = {query: tuple(ids) for query, ids in content["documents"].items()}
-                    retrievers = tuple(content["retrievers"])
-                    pool = _Pool(content["queries"], documents, content["systems"], retrievers)
-                except (ValueError, KeyError, TypeError, AttributeError) as error:
-                    raise StorageError(
-                        f"{path} is not a file that Judgements.add_pool wrote ({error!r:.80}): give another folder."
-                    ) from error
-                self._read = signature, pool
-        return self._read[1]
+    def _pool(self) -> Pool:
+        return self._pool_file.read()
 
     def _numbered(self, queries: Mapping[str, str] | Sequence[str]) -> object:
         """Texts of queries by id. New texts get free ids."""
@@ -576,16 +547,6 @@ class Judgements:
                 f"The query {known[id]!r:.80} has grades under the id {id!r:.80}: leave it out, or give it this id."
             )
         return renamed
-
-    def _write(self, content: Mapping[str, Any]) -> None:
-        """Replace pool.json. After a crash, the folder has the old or the new file."""
-        beside = self.folder / "pool.json.tmp"
-        with beside.open("w", encoding="utf-8") as file:
-            json.dump(content, file, ensure_ascii=False, indent=1)
-            file.flush()
-            os.fsync(file.fileno())
-        beside.replace(self.folder / "pool.json")
-        sync_folder(self.folder)
 
     def _append(self, judge: str, query: str, document: str, grade: int | None) -> None:
         judge = self._check_person(judge)
