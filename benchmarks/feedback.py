@@ -17,13 +17,13 @@ Results: nDCG@10 without feedback, and the differences that feedback makes (*: p
                                dl19 pool                 scifact                   cranfield
     bm25                       .4573                     .6947                     .3902
     bm25, RM3                  +.010 (-.023 to +.045)    -.049 (-.072 to -.026)*   +.020 (+.004 to +.037)*
-    dense                      not measured              .6451                     .3998
-    dense, Rocchio(3, .9, .1)  not measured              -.001 (-.007 to +.005)    +.006 (+.001 to +.011)*
-    dense, Rocchio(5, .4, .6)  not measured              -.046 (-.067 to -.026)*   +.018 (+.005 to +.031)*
-    both                       not measured              .7327                     .4413
-    both, RM3                  not measured              -.028 (-.044 to -.012)*   +.008 (-.004 to +.021)
-    both, Rocchio(3, .9, .1)   not measured              -.004 (-.012 to +.003)    +.003 (-.001 to +.007)
-    both, RM3 and Rocchio      not measured              -.029 (-.046 to -.013)*   +.012 (-.000 to +.024)
+    dense                      .6427                     .6451                     .3998
+    dense, Rocchio(3, .9, .1)  +.001 (-.006 to +.007)    -.001 (-.007 to +.005)    +.006 (+.001 to +.011)*
+    dense, Rocchio(5, .4, .6)  +.003 (-.028 to +.029)    -.046 (-.067 to -.026)*   +.018 (+.005 to +.031)*
+    both                       .6271                     .7327                     .4413
+    both, RM3                  -.009 (-.035 to +.014)    -.028 (-.044 to -.012)*   +.008 (-.004 to +.021)
+    both, Rocchio(3, .9, .1)   -.009 (-.020 to -.000)    -.004 (-.012 to +.003)    +.003 (-.001 to +.007)
+    both, RM3 and Rocchio      -.007 (-.030 to +.014)    -.029 (-.046 to -.013)*   +.012 (-.000 to +.024)
 
 RM3 helps on Cranfield, hurts on SciFact, and does not change DL19 significantly. The published runs of BM25 and of BM25
 with RM3 on the full collection of DL19 have .5071 and .5223 with these judgements.
