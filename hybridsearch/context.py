@@ -29,7 +29,7 @@ from hybridsearch.filters import field_value
 from hybridsearch.messages import number_of
 from hybridsearch.passages import headings_above
 from hybridsearch.readers.pages import pages_of
-from hybridsearch.sentences import cuttable, sections
+from hybridsearch.sentences import cuttable, sections, stripped
 from hybridsearch.tables import Grid
 
 Span: TypeAlias = tuple[int, int]
@@ -305,7 +305,7 @@ class _Assembly:
         text = hit.document.text
         whole = not hit.passages
         parts = [(0, len(text))] if whole else [(one.start, one.end) for one in hit.passages]
-        spans = [_stripped(text, start, end) for start, end in parts]
+        spans = [stripped(text, start, end) for start, end in parts]
         if text.strip() or not hit.document.title.strip():
             spans = [(start, end) for start, end in spans if start < end]  # a text may be blank, but a title is not
         chosen: list[Span] = []
@@ -410,7 +410,7 @@ class _Assembly:
         low, high, best = 0, len(ends), None
         while low < high:
             middle = (low + high) // 2
-            end = _stripped(hit.document.text, start, start + ends[middle])[1]
+            end = stripped(hit.document.text, start, start + ends[middle])[1]
             if end > start and self._fits(self._cost(hit, [(start, end)])):
                 low, best = middle + 1, end
             else:
@@ -484,13 +484,6 @@ def _merged(text: str, spans: Iterable[Span]) -> list[Span]:
         else:
             merged.append((start, end))
     return merged
-
-
-def _stripped(text: str, start: int, end: int) -> Span:
-    """The span without white space at its ends."""
-    part = text[start:end]
-    begin = start + len(part) - len(part.lstrip())
-    return (start, start) if not part.strip() else (begin, begin + len(part.strip()))
 
 
 def url_of(document: Document, names: Sequence[str] = URLS) -> str | None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property, partial
+from typing import overload
 
 from hybridsearch.documents import Document
 from hybridsearch.fusion import Fusion
 from hybridsearch.fusion.fused import RetrieverHit
-from hybridsearch.hits import LazyPassages, PassageHit
+from hybridsearch.hits import PassageHit
 from hybridsearch.passages import with_passages
 from hybridsearch.ranking import EMPTY, Ranking, round_score
 from hybridsearch.readers.pages import pages_of
@@ -44,7 +45,7 @@ class FoundPassages:
 
     def lazily(self, id: str) -> Sequence[PassageHit]:
         """The passages of one document, best first. They are merged when they are first used."""
-        return LazyPassages(partial(self.of, id)) if self._any else ()
+        return _LazyPassages(partial(self.of, id)) if self._any else ()
 
     def of(self, id: str) -> tuple[PassageHit, ...]:
         """The passages of one document, best first."""
@@ -97,6 +98,39 @@ class FoundPassages:
         sent = (ranking.documents or {}).get(document.id)
         same = all(one.end <= len(document.text) for one in passages) if sent is None else sent.text == document.text
         return {_key(document.id, one.start, one.end): one.score for one in passages} if same else {}
+
+
+class _LazyPassages(Sequence[PassageHit]):
+    """The passages of one hit, which are made when they are first used.
+
+    Args:
+        make: Function that makes the passages.
+    """
+
+    def __init__(self, make: Callable[[], Sequence[PassageHit]]) -> None:
+        self._make = make
+
+    @cached_property
+    def _made(self) -> Sequence[PassageHit]:
+        return self._make()
+
+    @overload
+    def __getitem__(self, index: int) -> PassageHit: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[PassageHit]: ...
+    def __getitem__(self, index: int | slice) -> PassageHit | Sequence[PassageHit]:
+        return self._made[index]
+
+    def __len__(self) -> int:
+        return len(self._made)
+
+    def __eq__(self, other: object) -> bool:
+        return tuple(self) == tuple(other) if isinstance(other, Sequence) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return repr(self._made)
 
 
 def _passage(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from functools import cached_property, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeAlias, overload
 
 from hybridsearch.documents import Document
@@ -71,39 +71,6 @@ class PassageHit:
         of_passage = {"start": self.start, "end": self.end, "text": self.text, "score": self.score}
         pages = {} if self.pages is None else {"pages": list(self.pages)}
         return {**of_passage, **pages, "retrievers": _retrievers_to_dict(self.retrievers)}
-
-
-class LazyPassages(Sequence[PassageHit]):
-    """The passages of one hit, which are made when they are first used.
-
-    Args:
-        make: Function that makes the passages.
-    """
-
-    def __init__(self, make: Callable[[], Sequence[PassageHit]]) -> None:
-        self._make = make
-
-    @cached_property
-    def _made(self) -> Sequence[PassageHit]:
-        return self._make()
-
-    @overload
-    def __getitem__(self, index: int) -> PassageHit: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[PassageHit]: ...
-    def __getitem__(self, index: int | slice) -> PassageHit | Sequence[PassageHit]:
-        return self._made[index]
-
-    def __len__(self) -> int:
-        return len(self._made)
-
-    def __eq__(self, other: object) -> bool:
-        return tuple(self) == tuple(other) if isinstance(other, Sequence) else NotImplemented
-
-    __hash__ = None  # type: ignore[assignment]
-
-    def __repr__(self) -> str:
-        return repr(self._made)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hybridsearch import arguments
+from hybridsearch.answers import Answers
 from hybridsearch.backends import AsyncBackend, Backend, Explainer, Lister, Request
 from hybridsearch.documents import Document
 from hybridsearch.encoders import Encoder, encode
@@ -143,14 +144,14 @@ class Plan:
                 with _timed(answers.timings, "feedback"):
                     answers = self._fed_back(answers)
             with _timed(answers.timings, "search"):
-                flat = self.backend.search(_flat(answers.requests))
-            return _with_rankings(answers, flat)
+                rankings = self.backend.search(answers.all_requests)
+            return answers.with_rankings(rankings)
 
         def one(name: str) -> Answers:
             answers = self._encode(name, queries)
             with _blame(name):
                 answers = self._fed_back(answers)
-                return _with_rankings(answers, self.backend.search(_flat(answers.requests)))
+                return answers.with_rankings(self.backend.search(answers.all_requests))
 
         timings: dict[str, float] = {}
         with _timed(timings, "search"):
@@ -179,14 +180,14 @@ class Plan:
                 with _timed(answers.timings, "feedback"):
                     answers = await self._afed_back(answers)
             with _timed(answers.timings, "search"):
-                flat = await backend.asearch(_flat(answers.requests))
-            return _with_rankings(answers, flat)
+                rankings = await backend.asearch(answers.all_requests)
+            return answers.with_rankings(rankings)
 
         async def one(name: str) -> Answers:
             answers = await in_a_thread(partial(self._encode, name, queries))
             with _blame(name):
                 answers = await self._afed_back(answers)
-                return _with_rankings(answers, await backend.asearch(_flat(answers.requests)))
+                return answers.with_rankings(await backend.asearch(answers.all_requests))
 
         timings: dict[str, float] = {}
         with _timed(timings, "search"):
@@ -232,7 +233,7 @@ class Plan:
         Returns:
             The requests and notes of the retrievers, without rankings.
         """
-        return _joined([self._encode(name, queries) for name in self.retrievers])
+        return Answers.joined([self._encode(name, queries) for name in self.retrievers])
 
     def _encode(self, name: str, queries: Sequence[str]) -> Answers:
         """The requests to one retriever, without rankings."""
@@ -287,7 +288,7 @@ class Plan:
         if not good:
             reasons = "; ".join(f"{name}: {reason}" for name, reason in failures.items())
             raise RetrieverError(f"No retriever answered: {reasons}.")
-        joined = _joined(good)
+        joined = Answers.joined(good)
         # The retrievers encode side by side, so the longest encoding is subtracted.
         timings["search"] -= max(joined.timings.values(), default=0.0)
         return replace(joined, failures=failures, timings=timings | joined.timings)
@@ -377,7 +378,7 @@ class Plan:
         shown = [[hit.id for hit in top] for top in tops]
         found = [set[str]().union(*(rankings[name].ids for name in readers)) for rankings in by_query]
         others = [[id for id in ids if id not in known] for ids, known in zip(shown, found, strict=True)]
-        if not _is_lister(backend) or any(request.passages for request in _flat(answers.requests)):
+        if not _is_lister(backend) or any(request.passages for request in answers.all_requests):
             return by_query, self._list(answers.requests[first], others)
         requests = [
             replace(answers.requests[name][i], passages=PASSAGES) for i, of in enumerate(by_query) for name in of
@@ -597,46 +598,6 @@ def all_matched_terms(
     }
 
 
-@dataclass(frozen=True, slots=True)
-class Answers:
-    """The answers of the retrievers to several queries.
-
-    Attributes:
-        requests: One request for each query, by retriever name.
-        rankings: One ranking for each query, by retriever name.
-        failures: Reason by name, for each optional retriever that failed or was too slow.
-        notes: One sentence or `""` for each query, by retriever name.
-        timings: Seconds of each stage.
-        expansions: What feedback did to each query, by the name of a retriever with feedback. None for a query for
-            which the first pass found nothing.
-        asked: Requests as they were before feedback changed them, by the name of a retriever with feedback.
-    """
-
-    requests: Mapping[str, Sequence[Request]]
-    rankings: Mapping[str, Sequence[Ranking]]
-    failures: Mapping[str, str] = field(default_factory=dict)
-    notes: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    timings: dict[str, float] = field(default_factory=dict)
-    expansions: Mapping[str, Sequence[Expansion | None]] = field(default_factory=dict)
-    asked: Mapping[str, Sequence[Request]] = field(default_factory=dict)
-
-    def expansions_of(self, number: int) -> dict[str, Expansion]:
-        """Collect what feedback did to one query, by retriever name."""
-        of_query = {name: of_retriever[number] for name, of_retriever in self.expansions.items()}
-        return {name: one for name, one in of_query.items() if one is not None}
-
-    def notes_of(self, number: int) -> list[str]:
-        """Collect the notes on one query. Each note begins with the retriever's name."""
-        return [f"{name}: {of_retriever[number]}" for name, of_retriever in self.notes.items() if of_retriever[number]]
-
-    @property
-    def by_query(self) -> list[dict[str, Ranking]]:
-        """Rankings of each query, by retriever name."""
-        return [
-            dict(zip(self.rankings, of_query, strict=True)) for of_query in zip(*self.rankings.values(), strict=True)
-        ]
-
-
 def _check_queries(queries: Iterable[str]) -> list[str]:
     if arguments.is_keyed(queries):
         values = ": write list(queries.values())" if isinstance(queries, Mapping) else ""
@@ -664,30 +625,6 @@ def _note_of(query: QueryVector) -> str:
         return ""
     found = any(query.weights.tolist()) if isinstance(query, SparseQuery) else np.any(query)
     return "" if found else "the query has no term left to search for, so it finds nothing."
-
-
-def _flat(requests: Mapping[str, Sequence[Request]]) -> list[Request]:
-    return [request for of_retriever in requests.values() for request in of_retriever]
-
-
-def _with_rankings(answers: Answers, flat: Sequence[Ranking]) -> Answers:
-    """The answers with their rankings, which `flat` has in the order of `_flat(answers.requests)`."""
-    rest = iter(flat)
-    rankings = {name: [next(rest) for _ in asked] for name, asked in answers.requests.items()}
-    return replace(answers, rankings=rankings)
-
-
-def _joined(parts: Sequence[Answers]) -> Answers:
-    """The answers of several retrievers as one."""
-    if len(parts) == 1:
-        return parts[0]
-    requests = {name: of_retriever for part in parts for name, of_retriever in part.requests.items()}
-    rankings = {name: of_retriever for part in parts for name, of_retriever in part.rankings.items()}
-    notes = {name: of_retriever for part in parts for name, of_retriever in part.notes.items()}
-    timings = {stage: seconds for part in parts for stage, seconds in part.timings.items()}
-    expansions = {name: of_retriever for part in parts for name, of_retriever in part.expansions.items()}
-    asked = {name: of_retriever for part in parts for name, of_retriever in part.asked.items()}
-    return Answers(requests, rankings, notes=notes, timings=timings, expansions=expansions, asked=asked)
 
 
 class _blame:  # noqa: N801 (a class, because contextlib takes longer than the rest of a small search)

@@ -39,7 +39,7 @@ from hybridsearch.passages import Passages
 from hybridsearch.places import Recipe, connected, place_name
 from hybridsearch.ranking import Ranking
 from hybridsearch.readers import Table
-from hybridsearch.rerank import MMR, Boost, Reranker
+from hybridsearch.rerank import MMR, Boost, Reranker, check_reranker
 from hybridsearch.retrieval import Plan, all_matched_terms, filter_notes, matched_tokens
 from hybridsearch.selection import Selection
 
@@ -938,10 +938,9 @@ def _timeouts(timeout: float | Mapping[str, float] | None, names: Iterable[str])
 def _check_reranker(reranker: Reranker | str | None) -> Reranker | None:
     if reranker is None:
         return None
-    if isinstance(reranker, Reranker) and not isinstance(reranker, type):
-        whole_number("The top_k of the reranker", reranker.top_k)
-        return reranker
-    raise InvalidArgumentError(f"A reranker is an object such as hs.CrossEncoderReranker(...), not {reranker!r:.80}.")
+    checked = check_reranker(reranker)
+    whole_number("The top_k of the reranker", checked.top_k)
+    return checked
 
 
 def _check_query(query: str) -> list[str]:

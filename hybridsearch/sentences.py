@@ -309,6 +309,13 @@ def _may_cut(text: str, place: int) -> bool:
     return is_cuttable(text, place)  # also where no space follows, as in Chinese
 
 
+def stripped(text: str, start: int, end: int) -> Span:
+    """The span without white space at its ends."""
+    part = text[start:end].lstrip()
+    start = end - len(part) if part else start
+    return start, start + len(part.rstrip())
+
+
 def is_cuttable(text: str, place: int) -> bool:
     """Whether the characters before and after a place may be cut apart, as `cuttable` says.
 

@@ -18,7 +18,7 @@ from hybridsearch.documents import Document
 from hybridsearch.encoders import Counting, Encoder
 from hybridsearch.encoders.locating import joins
 from hybridsearch.rerank import TokenMatch
-from hybridsearch.sentences import is_cuttable, sections
+from hybridsearch.sentences import is_cuttable, sections, stripped
 from hybridsearch.tables import Marked
 from hybridsearch.vectors import DenseVectors, QueryVector, SparseQuery, TextQuery
 
@@ -290,7 +290,7 @@ def make_snippet(text: str, span: tuple[int, int], highlights: Sequence[Highligh
     Heat is lost at the surface. Lift grows…
     """
     length = whole_number("length", length)
-    first, last = _stripped(text, *span)
+    first, last = stripped(text, *span)
     if last - first > length:
         first, last = _window(text, first, last, _best(highlights, length) or (first, first), length)
     inside = [
@@ -336,7 +336,7 @@ def _read_sentences(text: str, start: int, end: int, encoder: Encoder) -> Iterat
         end = min(end, start + 16 * most)  # a longer part has more tokens than the model reads
     part = text[start:end]
     spans = [
-        _stripped(part, first, after)
+        stripped(part, first, after)
         for section in sections(part, headings=False)
         for first, after in pairwise([section.start, *section.ends])
     ]
@@ -391,7 +391,7 @@ def _window(text: str, first: int, last: int, group: tuple[int, int], length: in
         wanted = least if near_end else max(least, begin - (length - (stop - begin)) // 3)
         start = _next_cut(text, wanted, begin, first)
     end = last if start + length >= last else _last_cut(text, stop, start + length, last)
-    return _stripped(text, start, end)
+    return stripped(text, start, end)
 
 
 def _next_cut(text: str, wanted: int, begin: int, first: int) -> int:
@@ -431,10 +431,3 @@ def _is_between_words(text: str, place: int) -> bool:
     if place == 0 or place == len(text):
         return True
     return (text[place - 1].isspace() or text[place].isspace()) and is_cuttable(text, place)
-
-
-def _stripped(text: str, start: int, end: int) -> tuple[int, int]:
-    """The span without white space at its ends."""
-    part = text[start:end].lstrip()
-    start = end - len(part) if part else start
-    return start, start + len(part.rstrip())

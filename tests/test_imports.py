@@ -15,8 +15,8 @@ ROOT = Path(__file__).resolve().parents[1]
 LAYERS = [
     "messages", "errors", "arguments", "folders", "forks", "progress", "access", "tables", "documents", "readers",
     "vectors", "ranking", "filters", "listing", "weighting", "registry", "backends", "places", "arrow", "corpus",
-    "compiled", "encoders", "sentences", "passages", "fusion", "rerank", "selection", "snippets", "context",
-    "feedback", "hits", "found_passages", "expanding", "side_by_side", "retrieval", "indexing", "search", "opening",
+    "compiled", "encoders", "sentences", "passages", "fusion", "rerank", "selection", "snippets", "context", "feedback",
+    "hits", "found_passages", "expanding", "side_by_side", "answers", "retrieval", "indexing", "search", "opening",
     "evaluation", "training", "integrations", "service", "testing", "adapters", "cli", "__main__",
 ]  # fmt: skip
 """The parts of the package, each of which may import those before it. The package itself may name any but the last."""

@@ -570,11 +570,7 @@ def _searched(
         with hs.open(index, backend_options=backend_options(option), **run) as search:
             yield search
         return
-    if not Path(data).is_dir():
-        raise InvalidArgumentError(
-            f"{data} has no documents to search: give an index of the documents with --index PLACE."
-        )
-    corpus = load_one(data, split).corpus
+    corpus = load_one(data, split).corpus if Path(data).is_dir() else None
     if corpus is None:
         raise InvalidArgumentError(
             f"{data} has no documents to search: give an index of the documents with --index PLACE."

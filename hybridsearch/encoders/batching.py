@@ -232,15 +232,15 @@ def count_tokens(model: LazyModel, texts: Sequence[str], task: Task = "document"
         return [len(tokens) for tokens in backend.encode_batch_fast(list(texts), add_special_tokens=False)]
 
 
-def max_tokens(model: LazyModel, task: Task = "document", prompt: str | None = None) -> int | None:
-    """Number of tokens that a model reads of a text, without special tokens and the prompt. None for all of them."""
+def max_tokens(model: LazyModel, prompt: str | None = None) -> int | None:
+    """Number of tokens that a model reads of a document, without special tokens and the prompt. None for all."""
     loaded = model.get()
-    tokenizer, limit = _reading(loaded, task)
+    tokenizer, limit = _reading(loaded, "document")
     if limit is None:
         return None
     added = 0 if tokenizer is None else tokenizer.num_special_tokens_to_add(pair=False)
-    before = _prompt(loaded, task, prompt)
-    return max(limit - added - (count_tokens(model, [before], task)[0] if before else 0), 1)
+    before = _prompt(loaded, "document", prompt)
+    return max(limit - added - (count_tokens(model, [before])[0] if before else 0), 1)
 
 
 def cut_notes(model: LazyModel, texts: Sequence[str], task: Task, prompt: str | None = None) -> list[str]:

@@ -26,6 +26,7 @@ _PAGE = re.compile(r".{1,50000}\S*", re.DOTALL)  # texts are cut into chunks pag
 _CHUNK = re.compile(r"\S+")
 _VOICED = "\uff9e\uff9f"  # half-width marks of kana, which Unicode calls letters
 _SIGNS = "\u0e33\u0eb3"  # vowels of Thai and Lao that follow their letter
+_REACH = 256  # characters after a token in which the next one is looked for
 _IGNORED = re.compile("[\u00ad\u061c\u200c-\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff]")
 _JAMO = (range(0x1160, 0x1200), range(0xD7B0, 0xD800))  # vowels and final consonants of decomposed Hangul
 
@@ -67,15 +68,15 @@ def find_terms(
     return found
 
 
-def align(text: str, tokens: Iterable[str], terms: Collection[str], reach: int = 256) -> list[Place]:
+def align(text: str, tokens: Iterable[str], terms: Collection[str]) -> list[Place]:
     """Find tokens in the text that a function cut into them. They must be parts of the text, in order. Case is ignored.
+
+    A token that is not found within 256 characters is skipped.
 
     Args:
         text: Text that was cut into the tokens.
         tokens: All tokens in order.
         terms: Tokens to find.
-        reach: Number of characters after the last token in which the next one is looked for. A token that is not there
-            is skipped.
 
     Returns:
         The places in order of `start`.
@@ -86,7 +87,7 @@ def align(text: str, tokens: Iterable[str], terms: Collection[str], reach: int =
     lowered = "".join(low if len(low := letter.lower()) == 1 else letter for letter in text)
     found, wanted, at = [], frozenset(terms), 0
     for token in tokens:
-        start = lowered.find(token.lower(), at, at + reach + len(token))
+        start = lowered.find(token.lower(), at, at + _REACH + len(token))
         if start >= 0:
             at = start + len(token)
             if token in wanted:

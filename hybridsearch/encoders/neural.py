@@ -82,7 +82,7 @@ class ModelEncoder(ABC, Generic[V]):
 
         None if it reads all of them. The model is loaded.
         """
-        return max_tokens(self.model, prompt=self._prompt("document"))
+        return max_tokens(self.model, self._prompt("document"))
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Count the tokens of each text as a document, without special tokens. Nothing is cut off."""

@@ -14,7 +14,6 @@ query. If the queries are few, the weights of the tuned fusion are near equal we
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -33,6 +32,7 @@ from hybridsearch.evaluation.stages import Stages
 from hybridsearch.evaluation.statistics import bootstrap_interval, paired_test
 from hybridsearch.evaluation.tuned import Fold, Rival, Shift, Tuned, kept_digests
 from hybridsearch.fusion import RRF, AdaptiveFusion, Fusion, ScoreFusion, make_fusion
+from hybridsearch.fusion.base import weightings
 from hybridsearch.messages import number_of
 from hybridsearch.progress import progress_bar
 from hybridsearch.ranking import Ranking
@@ -310,10 +310,6 @@ def merge(kind: Fusion, rankings: Mapping[str, Ranking], weightings: NDArray[np.
 
 
 def _weightings(retrievers: int) -> NDArray[np.float64]:
-    """All sets of weights with the sum 1, in the smallest steps that do not give too many. Equal weights come first."""
-    steps = max(s for s in range(1, 11) if s == 1 or math.comb(s + retrievers - 1, retrievers - 1) <= _WEIGHTINGS)
-    places = steps + retrievers - 1  # stars and bars: each set of bars distributes the steps in one way
-    bars = itertools.combinations(range(places), retrievers - 1)
-    rows = [(np.diff([-1, *one, places]) - 1) / steps for one in bars]
-    grid = np.unique(np.array([np.full(retrievers, 1 / retrievers), *rows]), axis=0)
+    """The sets of weights that are tried, each once, and those nearest to equal weights first."""
+    grid = np.unique(weightings(retrievers, _WEIGHTINGS, 10), axis=0)
     return np.array(sorted(grid.tolist(), key=lambda row: (round(math.fsum(w * w for w in row), 9), row)))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
@@ -178,3 +180,24 @@ class Fusion(ABC):
         described = {key: value for key, value in self.to_json().items() if key not in ("type", "tuned_on")}
         arguments = {key: value for key, value in described.items() if value is not None}
         return f"{type(self).__name__}({', '.join(f'{key}={value!r}' for key, value in arguments.items())})"
+
+
+def weightings(retrievers: int, most: int, steps: int) -> NDArray[np.float64]:
+    """Sets of weights with the sum 1. Equal weights come first.
+
+    Args:
+        retrievers: Number of weights in a set.
+        most: Number of sets that is not exceeded, unless there are more retrievers.
+        steps: Largest number of equal steps into which the sum is cut. There are fewer if these gave too many sets.
+
+    Returns:
+        An array of shape (sets, retrievers).
+
+    >>> [len(weightings(retrievers, 500, 20)) for retrievers in (2, 3, 6)]
+    [22, 232, 463]
+    """
+    steps = max(s for s in range(1, steps + 1) if s == 1 or math.comb(s + retrievers - 1, retrievers - 1) <= most)
+    places = steps + retrievers - 1  # stars and bars: each set of bars distributes the steps in one way
+    bars = itertools.combinations(range(places), retrievers - 1)
+    rows = [(np.diff([-1, *one, places]) - 1) / steps for one in bars]
+    return np.array([np.full(retrievers, 1 / retrievers), *rows])

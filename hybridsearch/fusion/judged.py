@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 
 from hybridsearch.arguments import number, shown, whole_number
 from hybridsearch.errors import InvalidArgumentError
-from hybridsearch.fusion.base import Fusion
+from hybridsearch.fusion.base import Fusion, weightings
 from hybridsearch.fusion.score import normalize
 from hybridsearch.messages import number_of
 from hybridsearch.ranking import Ranking
@@ -152,7 +152,7 @@ class JudgedFusion(Fusion):
         names = _check(rankings, given)
         queries = [_Query(names, of_query, of_judge) for of_query, of_judge in zip(rankings, given, strict=True)]
         told = [query for query in queries if query.differs]
-        weights, errors = _weigh([query.values(_weightings(len(names))) for query in told], len(names))
+        weights, errors = _weigh([query.values(weightings(len(names), _WEIGHTINGS, 20)) for query in told], len(names))
         strengths = _strengths(told, len(names))
         graded = np.mean([query.graded for query in queries], axis=0)
         found = {
@@ -276,7 +276,7 @@ def _weigh(values: Sequence[_Values], retrievers: int) -> tuple[_Values, _Values
     equal = np.full(retrievers, 1 / retrievers)
     if len(values) < 2 or retrievers < 2:
         return equal, np.zeros(retrievers)
-    tried, table = _weightings(retrievers), np.array(values)
+    tried, table = weightings(retrievers, _WEIGHTINGS, 20), np.array(values)
     generator = np.random.default_rng(0)
     found = []
     for _ in range(RESAMPLES):
@@ -287,19 +287,6 @@ def _weigh(values: Sequence[_Values], retrievers: int) -> tuple[_Values, _Values
     error = gains.std(ddof=1) / math.sqrt(len(gains))
     kept = max(0.0, 1 - (error / gains.mean()) ** 2) if gains.mean() > 1e-9 else 0.0
     return equal + kept * (np.mean(found, axis=0) - equal), kept * np.std(found, axis=0)
-
-
-def _weightings(retrievers: int) -> _Values:
-    """Sets of weights with the sum 1, in the smallest equal steps that do not give too many. Equal weights come first.
-
-    >>> len(_weightings(2)), len(_weightings(3)), len(_weightings(6))
-    (22, 232, 463)
-    """
-    steps = max(s for s in range(1, 21) if s == 1 or math.comb(s + retrievers - 1, retrievers - 1) <= _WEIGHTINGS)
-    places = steps + retrievers - 1  # stars and bars: each set of bars distributes the steps in one way
-    bars = itertools.combinations(range(places), retrievers - 1)
-    rows = [(np.diff([-1, *one, places]) - 1) / steps for one in bars]
-    return np.array([np.full(retrievers, 1 / retrievers), *rows])
 
 
 def _check(rankings: Sequence[Mapping[str, Ranking]], grades: Sequence[Mapping[str, float]]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -61,14 +61,13 @@ class IndexEncoders:
         self._verified: set[tuple[str, bool]] = set()
         self._splitter: Splitter | None = None
 
-    def check_names(self, names: Iterable[str], what: str, known: Collection[str] | None = None) -> None:
-        """Raises InvalidArgumentError if one of `names` is not in `known`. `what` is the argument with the names."""
-        known = self.given if known is None else known
+    def check_names(self, names: Iterable[str], what: str) -> None:
+        """Raises InvalidArgumentError if one of `names` is no retriever. `what` is the argument with the names."""
         for name in names:
-            if name not in known:
+            if name not in self.given:
                 raise InvalidArgumentError(
                     f"{what} names {name!r}, which is not a retriever of this index. Its retrievers are "
-                    f"{', '.join(map(repr, known))}."
+                    f"{', '.join(map(repr, self.given))}."
                 )
 
     def check_passages(self, schema: Schema, place: str) -> None:

@@ -144,11 +144,3 @@ def reranked(reranker: Reranker, query: str, documents: Sequence[Document]) -> l
     """The position and the score of each document, best first. The id decides between equal scores."""
     scores = score_pairs(reranker, [query], [documents])[0].tolist() if documents else []
     return sorted(enumerate(scores), key=lambda one: (-one[1], documents[one[0]].id))
-
-
-def check_reranker(reranker: object) -> None:
-    """Raises InvalidArgumentError unless the object is a reranker."""
-    if not isinstance(reranker, Reranker) or isinstance(reranker, type):
-        raise InvalidArgumentError(
-            f"A reranker is an object such as hs.CrossEncoderReranker(...), not {reranker!r:.80}."
-        )

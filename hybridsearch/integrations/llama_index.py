@@ -23,7 +23,6 @@ from hybridsearch.hits import Hit, Results
 from hybridsearch.integrations.asking import (
     A_VECTOR,
     check_options,
-    check_reranker,
     check_search,
     is_indexed,
     log_notes,
@@ -32,7 +31,7 @@ from hybridsearch.integrations.asking import (
 )
 from hybridsearch.integrations.encoding import FunctionEncoder, model_of
 from hybridsearch.integrations.found import Content, check_form, check_free, how_found, text_of, with_title
-from hybridsearch.rerank import MMR, Reranker
+from hybridsearch.rerank import MMR, Reranker, check_reranker
 from hybridsearch.search import HybridSearch
 from hybridsearch.vectors import DenseVectors, Metric
 

@@ -5,6 +5,7 @@ They are slower than retrievers, and they order the first documents better.
 
 from hybridsearch.rerank.base import Reranker as Reranker
 from hybridsearch.rerank.base import blended as blended
+from hybridsearch.rerank.base import check_reranker as check_reranker
 from hybridsearch.rerank.base import make_reranker as make_reranker
 from hybridsearch.rerank.base import read_reranker as read_reranker
 from hybridsearch.rerank.base import score_pairs as score_pairs

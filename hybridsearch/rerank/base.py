@@ -92,6 +92,13 @@ def check_pairs(queries: Sequence[str], documents: Sequence[Sequence[Document]])
     check_texts(queries)
 
 
+def check_reranker(reranker: object) -> Reranker:
+    """Return the object if it is a reranker. Otherwise raise InvalidArgumentError."""
+    if isinstance(reranker, Reranker) and not isinstance(reranker, type):
+        return reranker
+    raise InvalidArgumentError(f"A reranker is an object such as hs.CrossEncoderReranker(...), not {reranker!r:.80}.")
+
+
 def blended(scores: Sequence[float], fused: Sequence[float], weight: float) -> list[float]:
     """The scores that order the documents of a reranker.
 

@@ -9,9 +9,10 @@ from typing import Any
 
 from pydantic import Field
 
+from hybridsearch.answers import Answers
 from hybridsearch.fusion import RRF, Fusion
 from hybridsearch.hits import Results
-from hybridsearch.retrieval import Answers, Plan
+from hybridsearch.retrieval import Plan
 from hybridsearch.search import HybridSearch
 from hybridsearch.service.models import AnyFusion, Strict
 

@@ -159,16 +159,17 @@ def route_of(scope: Scope) -> str:
     return getattr(route, "path_format", None) or getattr(route, "path", None) or "unknown"
 
 
-def configure(stream: TextIO | None = None, level: int = logging.INFO) -> None:
+def configure(stream: TextIO | None = None) -> None:
     """Write the log of this process: as lines for people if the stream is a terminal, else as JSON lines.
+
+    Records of hybridsearch are written from the level INFO on, and those of other packages from WARNING on.
 
     Args:
         stream: Where to write. None for stderr.
-        level: Least level of the records of hybridsearch. Other packages log warnings and errors.
     """
     stream = stream or sys.stderr
     handler = logging.StreamHandler(stream)
     handler.setFormatter(PlainLines() if stream.isatty() else JsonLines())
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
-    logging.getLogger("hybridsearch").setLevel(level)
+    logging.getLogger("hybridsearch").setLevel(logging.INFO)
     logging.captureWarnings(True)

@@ -76,11 +76,10 @@ class Refusal(HTTPException):
         status: Status of HTTP.
         kind: Kind of the problem, such as `"unknown-index"`.
         detail: Sentence for the client.
-        headers: Headers of the answer.
     """
 
-    def __init__(self, status: int, kind: str, detail: str, headers: Mapping[str, str] | None = None) -> None:
-        super().__init__(status, detail, headers)
+    def __init__(self, status: int, kind: str, detail: str) -> None:
+        super().__init__(status, detail)
         self.kind = kind
 
 

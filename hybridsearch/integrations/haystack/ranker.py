@@ -10,9 +10,9 @@ from haystack import Document, component, default_from_dict, default_to_dict
 
 from hybridsearch.arguments import whole_number
 from hybridsearch.documents import Document as StoredDocument
-from hybridsearch.integrations.asking import check_reranker, reranked
+from hybridsearch.integrations.asking import reranked
 from hybridsearch.integrations.haystack.parts import from_plain, to_plain
-from hybridsearch.rerank import Reranker
+from hybridsearch.rerank import Reranker, check_reranker
 
 
 @component

@@ -19,6 +19,7 @@ from hybridsearch.evaluation.costs import measure_sparsity
 from hybridsearch.evaluation.experiment import compare
 from hybridsearch.evaluation.pipeline import Pipeline
 from hybridsearch.evaluation.results import Sparsity
+from hybridsearch.feedback import largest
 from hybridsearch.fusion import ScoreFusion
 from hybridsearch.rerank import CrossEncoderReranker, LateInteraction, Reranker
 from hybridsearch.search import HybridSearch
@@ -193,7 +194,7 @@ def changed_expansions(before: Any, after: Any, texts: Sequence[str], *, example
     for text, old, new in rows:
         gained = {term: weight for term, weight in new.items() if term not in old and not _is_in(term, text)}
         lost = {term: weight for term, weight in old.items() if term not in new}
-        changes.append((sum(_heaviest(gained).values()), Expansion(text, *map(_terms, (gained, lost)))))
+        changes.append((sum(largest(gained, _TERMS).values()), Expansion(text, *map(_terms, (gained, lost)))))
     changes.sort(key=lambda change: -change[0])
     return tuple(expansion for weight, expansion in changes[:examples] if weight > 0)
 
@@ -227,12 +228,8 @@ def _is_in(term: str, text: str) -> bool:
     return term.lower() in re.findall(r"\w+", text.lower())
 
 
-def _heaviest(weights: Mapping[str, float]) -> dict[str, float]:
-    return dict(sorted(weights.items(), key=lambda item: (-item[1], item[0]))[:_TERMS])
-
-
 def _terms(weights: Mapping[str, float]) -> tuple[tuple[str, float], ...]:
-    return tuple((term, round(weight, 4)) for term, weight in _heaviest(weights).items())
+    return tuple((term, round(weight, 4)) for term, weight in largest(weights, _TERMS).items())
 
 
 def _short(text: str, width: int = 100) -> str:
