@@ -194,11 +194,20 @@ class Ingest:
             exhausted = True
 
         while not exhausted:
-            send(self._backend, first_time(), self.refused)
-            if again:
-                self._change(again.values())
-                again.clear()
-                self._backend.refresh()
+            try:
+                send(self._backend, first_time(), self.refused)
+            except Exception:
+                with suppress(Exception):  # the first error is the one to tell
+                    self._store_again(again)
+                raise
+            self._store_again(again)
+
+    def _store_again(self, again: dict[str, Document]) -> None:
+        """Store the documents that waited in `load`."""
+        if again:
+            self._change(again.values())
+            again.clear()
+            self._backend.refresh()
 
     def gone(self) -> list[str]:
         """The ids of documents in the index that did not come in this call."""

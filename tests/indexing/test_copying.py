@@ -514,6 +514,15 @@ def test_what_came_before_a_bad_document_is_stored_by_the_loader_too() -> None:
     assert search.count() == 2
 
 
+@pytest.mark.parametrize("backend", [Hasty, MemoryBackend])
+def test_the_last_of_equal_ids_before_a_bad_document_is_stored(backend: type[MemoryBackend]) -> None:
+    search = hs.HybridSearch({"bm25": hs.BM25()}, backend())
+    texts = [("a", "first"), ("b", "first"), ("b", "last"), ("a", "last"), ("c", "only"), ("d", "only"), ("e", 5)]
+    with pytest.raises(HybridSearchError, match="text is a string"):
+        search.index([{"id": id, "text": text} for id, text in texts], batch_size=3)
+    assert [document.text for document in search.documents()] == ["last", "last", "only", "only"]
+
+
 def test_refused_documents_are_named_after_all_others_are_indexed() -> None:
     class Picky(Hasty):
         def load(self, batches: Iterable[EncodedBatch]) -> None:
