@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
+import importlib
 import itertools
 import json
 import os
@@ -17,19 +19,26 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import typer.main
+import typer.testing
 from hypothesis import HealthCheck, settings
 from servers import address_of, call, server_of
 from warm import Warm
+
+LARGE = {"gw1": "sentence_transformers", "gw2": "llama_index.core", "gw3": "haystack"}
+"""The library that a worker loads first. So no two workers compile the same modules, if they were never loaded."""
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("HAYSTACK_TELEMETRY_ENABLED", "False")
 if "PYTEST_XDIST_WORKER" in os.environ:  # the workers share the cores, as do the programs that they start
     for library in ("OMP", "MKL", "OPENBLAS", "NUMBA", "RAYON"):
         os.environ.setdefault(f"{library}_NUM_THREADS", "1")
+    with contextlib.suppress(ImportError, KeyError):
+        importlib.import_module(LARGE[os.environ["PYTEST_XDIST_WORKER"]])
 settings.register_profile(
     "quick", database=None, deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow]
 )
-settings.register_profile("thorough", settings.get_profile("quick"), max_examples=500)
+settings.register_profile("thorough", settings.get_profile("quick"), max_examples=200)
 settings.load_profile("quick")
 gc.disable()  # until all modules are loaded, which makes no garbage to speak of
 
@@ -76,16 +85,25 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 
 @pytest.fixture(scope="session")
-def _caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Paths for caches. No folder is made, because finding a free name among many folders takes long."""
-    folder = tmp_path_factory.mktemp("caches")
-    return (folder / str(number) for number in itertools.count())
+def new_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
+    """A function that gives the path of a new folder. No folder is made, because finding a free name takes long."""
+    folder = tmp_path_factory.mktemp("new")
+    numbers = itertools.count()
+    return lambda: folder / str(next(numbers))
 
 
 @pytest.fixture(autouse=True)
-def _own_cache(_caches: Iterator[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def _own_cache(new_folder: Callable[[], Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """Each test has a new encoding cache, and never uses the cache of the user."""
-    monkeypatch.setenv("HYBRIDSEARCH_CACHE", str(next(_caches)))
+    monkeypatch.setenv("HYBRIDSEARCH_CACHE", str(new_folder()))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _verbs_are_made_once() -> Iterator[None]:
+    """Each run of the command line makes all verbs, which takes longer than most of them do."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(typer.testing, "_get_command", functools.cache(typer.main.get_command))
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -160,13 +178,13 @@ def splade() -> str:
 def hub(minilm: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Environment of a machine that has the models of the documentation in its hub cache and no network.
 
-    The dense model is the real one. The cross-encoder is made from it, with a head that was never trained. The sparse
-    model is `splade`, if it is there.
+    The dense model is the real one. The cross-encoder has its tokenizer and one layer that was never trained. The
+    sparse model is `splade`, if it is there. Programs share one encoding cache.
     """
     transformers: Any = pytest.importorskip("transformers")
     cache = tmp_path_factory.mktemp("hub")
     head = cache / "cross-encoder"
-    config = transformers.AutoConfig.from_pretrained(minilm, num_labels=1)
+    config = transformers.AutoConfig.from_pretrained(minilm, num_labels=1, num_hidden_layers=1)
     transformers.set_seed(0)
     transformers.AutoModelForSequenceClassification.from_config(config).save_pretrained(head)
     transformers.AutoTokenizer.from_pretrained(minilm).save_pretrained(head)
@@ -178,7 +196,7 @@ def hub(minilm: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]
             (entry / "refs" / "main").write_text("0" * 40)
             (entry / "snapshots").mkdir()
             (entry / "snapshots" / ("0" * 40)).symlink_to(folder, target_is_directory=True)
-    return {"HF_HUB_CACHE": str(cache), "HF_HUB_OFFLINE": "1"}
+    return {"HF_HUB_CACHE": str(cache), "HF_HUB_OFFLINE": "1", "HYBRIDSEARCH_CACHE": str(cache / "encoded")}
 
 
 @pytest.fixture(scope="session")
@@ -219,12 +237,14 @@ def qdrant_names() -> Iterator[Callable[[str, str], str]]:
         return f"{server}/hstest-{unique}-{name}"
 
     yield location
-    for server, collection in given:
+    for server in {server for server, _ in given}:
         scheme, _, rest = server.partition("://")
         url = f"{'https' if scheme.endswith('+https') else 'http'}://{rest}"
         key = os.environ.get("HYBRIDSEARCH_QDRANT_API_KEY")
         client = QdrantClient(url=url, api_key=key, check_compatibility=False)
-        client.delete_collection(collection)
+        for of, collection in given:
+            if of == server:
+                client.delete_collection(collection)
         client.close()
 
 

@@ -213,7 +213,8 @@ def test_the_blocks_of_a_page_run_and_print_what_it_shows(
     script = tmp_path.parent / f"{tmp_path.name}.py"
     script.write_text(code, encoding="utf-8")
 
-    environment = outside | hub | {"COLUMNS": "100", "PATH": path, "PYTHONPATH": str(tmp_path)}
+    ours = {"COLUMNS": "100", "PATH": path, "PYTHONPATH": str(tmp_path), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    environment = outside | hub | ours
     done = warm.run(script, cwd=tmp_path, env=environment)
 
     printed = done.stdout

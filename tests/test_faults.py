@@ -582,7 +582,7 @@ FILTERS = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(FILTER_KEYS | TEXTS, inner, max_size=3),
     max_leaves=8,
 )
-few = settings(max_examples=min(settings.default.max_examples, 200), suppress_health_check=list(HealthCheck))
+few = settings(suppress_health_check=list(HealthCheck))
 many = settings(few, max_examples=10_000)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import doctest
+import functools
 import importlib
 import json
 import os
@@ -49,9 +50,15 @@ def modules() -> list[str]:
     return [module.name for module in pkgutil.walk_packages(hs.__path__, "hybridsearch.")] + ["hybridsearch"]
 
 
+@functools.cache
+def nodes(path: Path) -> list[ast.AST]:
+    """The syntax tree of a file."""
+    return list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+
+
 def imports(path: Path) -> Iterator[str]:
     """The modules that a file imports anywhere, with the names taken from packages."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -221,7 +228,7 @@ def test_no_module_asserts_where_it_should_raise() -> None:
     for path in paths:
         if "testing" in path.parts:
             continue
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in nodes(path):
             if isinstance(node, ast.Assert):
                 wrong.append(f"{path.relative_to(ROOT)}:{node.lineno}")
     assert wrong == []

@@ -9,7 +9,7 @@ import ir_measures
 import numpy as np
 import pytest
 import pytrec_eval
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from hybridsearch.errors import HybridSearchError, InvalidArgumentError, StorageError
@@ -197,7 +197,6 @@ def test_a_written_run_has_the_same_order_when_read_again(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("fusion", [RRF(), ScoreFusion("minmax"), ScoreFusion("zscore"), ScoreFusion("none")])
-@settings(max_examples=min(settings.default.max_examples, 200))
 @given(scores=st.lists(st.dictionaries(st.sampled_from("abcdefgh"), st.sampled_from([3.5, 1.0, 0.1])), min_size=2))
 def test_runs_that_we_wrote_are_fused_as_the_rankings_themselves(
     tmp_path_factory: pytest.TempPathFactory, fusion: Fusion, scores: list[dict[str, float]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from rich.cells import cell_len
 from rich.console import Console
@@ -34,7 +34,6 @@ def grids(draw: st.DrawFn) -> Grid:
     return Grid("", columns, rows, texts=draw(st.sets(st.integers(0, 5))))
 
 
-@settings(max_examples=min(settings.default.max_examples, 200))
 @given(grids(), st.integers(10, 200))
 def test_every_cell_is_printed_at_every_width(grid: Grid, width: int) -> None:
     lines = printed(grid, width)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 import numpy as np
 import pytest
@@ -27,7 +27,14 @@ TERM_KINDS: Kinds = ("lexical", "sparse")
 
 
 class Base:
-    """The fixtures of the conformance tests. An index has one retriever of each kind that the backend stores."""
+    """The fixtures of the conformance tests. An index has one retriever of each kind that the backend stores.
+
+    Attributes:
+        many: Documents of a large index, and passages of a long document. Search servers return no more hits than
+            10,000. A slow engine without such a limit may have a smaller number.
+    """
+
+    many: ClassVar[int] = 10_000
 
     @pytest.fixture
     def connect(self) -> Connect:

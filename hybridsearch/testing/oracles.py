@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import dok_array
+from scipy.sparse import csr_array
 
 from hybridsearch.backends import Kind
 from hybridsearch.ranking import Ranking
@@ -94,14 +94,14 @@ def sparse_dot(items: Sequence[Item], query: SparseQuery) -> NDArray[np.float64]
     """The dot products of the query and the items, by scipy."""
     terms = sorted({*query.terms, *(term for item in items for term in item.weights)})
     columns = {term: column for column, term in enumerate(terms)}
-    documents = dok_array((len(items), len(terms)), dtype=np.float64)
-    for row, item in enumerate(items):
-        for term, value in item.weights.items():
-            documents[row, columns[term]] = value
+    rows = [row for row, item in enumerate(items) for _ in item.weights]
+    places = np.array([rows, [columns[term] for item in items for term in item.weights]], dtype=np.int64)
+    values = np.array([value for item in items for value in item.weights.values()], dtype=np.float64)
+    documents = csr_array((values, places), shape=(len(items), len(terms)))
     vector = np.zeros(len(terms))
     for term, weight in zip(query.terms, query.weights.tolist(), strict=True):
         vector[columns[term]] = weight
-    return np.asarray(documents.tocsr() @ vector)
+    return np.asarray(documents @ vector)
 
 
 def dense_score(vector: NDArray[np.float32], query: NDArray[np.float32], metric: Metric) -> float:

@@ -22,7 +22,6 @@ from hybridsearch.testing.storage import vector_of
 from hybridsearch.vectors import EncodedBatch, Metric, PassageSpans, QueryVector
 
 _METRICS: tuple[Metric, ...] = ("cosine", "dot", "euclidean")
-_MANY = 10_000
 
 
 class PassageTests(Base):
@@ -110,14 +109,13 @@ class PassageTests(Base):
         less = Item("less", {"common": 1, "filler": 4}, {"common": 0.5}, _turned(0.5))
         least = Item("least", {"common": 1, "filler": 30}, {"common": 0.2}, _turned(0.2))
         others = [long(f"d{n}", _varied(least, n % 3, n) + _varied(less, 20, n + 12)) for n in range(12)]
-        big = long("big", _varied(best, _MANY, 24))
+        big = long("big", _varied(best, self.many, 24))
         items = [*others, big]
         put(opened, items, of_passages)
         assert opened.count() == 13
         queries = {kind: samples.common_query(kind) for kind in kinds}
         for kind, query in queries.items():
-            for k in (1, 2, 12, 13, 14):
-                check_passages(opened, kind, items, query, k)
+            check_passages(opened, kind, items, query, (1, 2, 12, 13, 14))
         items = [*others, long("big", [least, less])]
         put(opened, items[-1:], of_passages)
         for kind, query in queries.items():
@@ -135,8 +133,7 @@ class PassageTests(Base):
         put(opened, items, of_passages)
         for kind in kinds:
             for query in samples.random_queries(kind, 3):
-                for k in (5, 19, 20, 50):
-                    check_passages(opened, kind, items, query, k, 5)
+                check_passages(opened, kind, items, query, (5, 19, 20, 50), 5)
 
     def test_a_filter_speaks_of_documents(self, long_items: Backend, kinds: Kinds) -> None:
         require(long_items.capabilities.filters, "filters")
@@ -350,7 +347,7 @@ def check_passages(
     kind: Kind,
     items: Sequence[Item],
     query: QueryVector,
-    k: int = 10,
+    k: int | Sequence[int] = 10,
     listed: int = 3,
     metric: Metric = "cosine",
     among: Callable[[Item], bool] | None = None,
@@ -358,31 +355,31 @@ def check_passages(
 ) -> None:
     """Assert that an index of exactly these items ranks by the best passage, and lists the best passages.
 
-    `among` tells which items `filter` lets through. The numbers of BM25 always cover the passages of all items.
+    Several values of `k` are asked for one after the other. `among` tells which items `filter` lets through. The
+    numbers of BM25 always cover the passages of all items.
     """
     capabilities = backend.capabilities
     tolerance, approximate = capabilities.score_tolerance[kind], kind in capabilities.approximate
     right = right_passages(kind, items, query, metric, frozen_average(capabilities))
     if among is not None:
         right = {item.id: right[item.id] for item in items if item.id in right and among(item)}
-    with case(kind=kind, query=query, k=k, listed=listed, filter=filter):
-        (ranking,) = backend.search([Request(kind, query, k, filter, listed)])
-        best = {id: max(scores.values()) for id, scores in right.items()}
-        check_ranking(ranking, best, k, tolerance=tolerance, approximate=approximate)
-        if not listed:
-            assert ranking.passages is None
-            return
-        names = {item.id: {span: f"{number:08}" for number, span in enumerate(item.parts)} for item in items}
-        for id, score in ranking:
-            with case(id=id):
-                found = (ranking.passages or {})[id]
-                assert found[0].score == score, "the first passage does not have the score of the document"
-                numbers = [names[id][passage.start, passage.end] for passage in found]
-                scores = {names[id][span]: score for span, score in right[id].items()}
-                if approximate:  # a passage may be missing
-                    scores = {number: scores[number] for number in numbers}
-                of_document = Ranking(tuple(numbers), np.array([passage.score for passage in found], dtype=np.float64))
-                check_ranking(of_document, scores, listed, tolerance=tolerance)
+    best = {id: max(scores.values()) for id, scores in right.items()}
+    names = {item.id: {span: f"{number:08}" for number, span in enumerate(item.parts)} for item in items}
+    for depth in [k] if isinstance(k, int) else k:
+        with case(kind=kind, query=query, k=depth, listed=listed, filter=filter):
+            (ranking,) = backend.search([Request(kind, query, depth, filter, listed)])
+            check_ranking(ranking, best, depth, tolerance=tolerance, approximate=approximate)
+            assert listed or ranking.passages is None
+            for id, score in ranking if listed else ():
+                with case(id=id):
+                    found = (ranking.passages or {})[id]
+                    assert found[0].score == score, "the first passage does not have the score of the document"
+                    numbers = [names[id][passage.start, passage.end] for passage in found]
+                    scores = {names[id][span]: score for span, score in right[id].items()}
+                    if approximate:  # a passage may be missing
+                        scores = {number: scores[number] for number in numbers}
+                    of_document = Ranking(tuple(numbers), np.array([p.score for p in found], dtype=np.float64))
+                    check_ranking(of_document, scores, listed, tolerance=tolerance)
 
 
 def _check_scan(backend: Backend, items: Sequence[Item], schema: Schema, batch_size: int = 1024) -> None:

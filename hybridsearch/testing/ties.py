@@ -79,7 +79,7 @@ class TieTests(Base):
                 assert list(ranking.ids) == [f"{id}-{copy}" for id in scores for copy in "abcdefg"], kind
 
     def test_a_large_index_is_cut_by_id_too(self, backend: Backend, schema: Schema, exact_kinds: Kinds) -> None:
-        ids = [f"d{number}" for number in range(9000)]
+        ids = [f"d{number}" for number in range(self.many)]
         for part in _shuffled_parts([samples.plain(id) for id in ids], 2):
             put(backend, part, schema)
         _check_cuts(backend, exact_kinds, sorted(ids), (100,))

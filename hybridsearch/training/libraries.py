@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 from collections.abc import Iterable
-from contextlib import suppress
 from importlib import metadata
 from typing import Any
 
@@ -60,11 +60,15 @@ def is_installed(module: str) -> bool:
 
 def versions_of(packages: Iterable[str]) -> dict[str, str]:
     """The versions of the packages that are installed."""
-    installed = {}
-    for name in packages:
-        with suppress(metadata.PackageNotFoundError):
-            installed[name] = metadata.version(name)
-    return installed
+    return {name: version for name in packages if (version := _version_of(name)) is not None}
+
+
+@functools.cache
+def _version_of(package: str) -> str | None:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _missing(library: str, purpose: str) -> MissingExtraError:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import smile_reader
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as st_numpy
 from numpy.typing import NDArray
@@ -43,7 +43,6 @@ from hybridsearch.weighting import BM25Weighting
 KINDS = frozenset({"lexical", "sparse", "dense"})
 SCHEMA = samples.make_schema(KINDS, "dot", dimensions=5)
 TERMS = st.text(st.characters(), max_size=80) | st.text("a.%~ 2E\ud800\udc00", max_size=6) | st.sampled_from(ODD_TERMS)
-patient = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 IDS = st.text(st.characters(exclude_categories=["Cs"]), min_size=1, max_size=40)
 
 
@@ -71,7 +70,6 @@ def rows_of(vectors: Vectors) -> list[dict[str, float]] | list[list[float]]:
 # ------------------------------------------------------------------------------------------------------ names and keys
 
 
-@patient
 @given(TERMS)
 def test_a_short_term_can_be_read_back_from_its_name(term: str) -> None:
     name = encode_term(term)
@@ -82,13 +80,11 @@ def test_a_short_term_can_be_read_back_from_its_name(term: str) -> None:
         assert decode_term(name) == term
 
 
-@patient
 @given(st.sets(TERMS | st.text("xyü", min_size=190, max_size=220), min_size=2, max_size=30))
 def test_no_two_terms_share_a_name(terms: set[str]) -> None:
     assert len({encode_term(term) for term in terms}) == len(terms)
 
 
-@patient
 @given(TERMS | st.text(max_size=2000))
 def test_a_name_is_one_that_engines_take(term: str) -> None:
     name = encode_term(term)
@@ -104,7 +100,6 @@ def test_names_of_words_stay_readable() -> None:
     ]  # fmt: skip
 
 
-@patient
 @given(st.sets(st.text(st.characters(), max_size=6) | IDS | st.text("x~é", min_size=500, max_size=520), max_size=30))
 def test_no_two_ids_share_a_key(ids: set[str]) -> None:
     keys = {document_key(id) for id in ids}
@@ -117,7 +112,6 @@ def test_the_key_of_an_id_that_looks_like_a_hash_is_no_other_ids_key() -> None:
     assert document_key(document_key(long)) != document_key(long)
 
 
-@patient
 @given(st.lists(st.text(st.characters(), max_size=600)))
 def test_delete_lines_name_the_key_of_any_id(ids: list[str]) -> None:
     lines = list(delete_lines(ids))
@@ -146,7 +140,6 @@ ITEMS = st.lists(
 )
 
 
-@settings(patient, max_examples=min(settings.default.max_examples, 200))
 @given(ITEMS)
 def test_documents_and_vectors_come_back_bit_for_bit(items: list[Item]) -> None:
     batch = samples.encode(items, SCHEMA)

@@ -310,7 +310,6 @@ def _levels(condition: Condition) -> int:
     return _levels(condition.condition) if isinstance(condition, Not) else 0
 
 
-@settings(max_examples=min(settings.default.max_examples, 200))
 @given(CONDITIONS, st.integers(4, 7))
 def test_a_flattened_condition_says_the_same_in_no_more_levels(condition: Condition, levels: int) -> None:
     try:

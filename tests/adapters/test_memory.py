@@ -19,6 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, rule
 from hybridsearch.adapters.memory import MemoryBackend
 from hybridsearch.backends import Kind, Request
 from hybridsearch.testing import BackendSuite
+from hybridsearch.testing.base import Connect
 from hybridsearch.testing.oracles import check_ranking, right_scores
 from hybridsearch.testing.passages import check_passages
 from hybridsearch.testing.samples import Item, encode, long, make_schema, sparse_query, with_passages
@@ -27,21 +28,33 @@ from hybridsearch.vectors import QueryVector
 
 class TestInRam(BackendSuite):
     @pytest.fixture
-    def connect(self) -> Callable[[str], MemoryBackend]:
+    def connect(self) -> Connect:
         return lambda name: MemoryBackend(None, multi_vector_candidates=None)
+
+    @pytest.fixture
+    def connect_shared(self, connect: Connect) -> Connect:
+        return connect
 
 
 class TestInAFolder(BackendSuite):
     @pytest.fixture
-    def connect(self, tmp_path: Path) -> Callable[[str], MemoryBackend]:
+    def connect(self, tmp_path: Path) -> Connect:
         return lambda name: MemoryBackend(tmp_path / name, multi_vector_candidates=None)
+
+    @pytest.fixture
+    def connect_shared(self, new_folder: Callable[[], Path]) -> Connect:
+        return lambda name: MemoryBackend(new_folder(), multi_vector_candidates=None)
 
 
 class TestWithHnsw(BackendSuite):
     @pytest.fixture
-    def connect(self, tmp_path: Path) -> Callable[[str], MemoryBackend]:
+    def connect(self, tmp_path: Path) -> Connect:
         pytest.importorskip("usearch", reason="HNSW needs usearch: pip install 'hybridsearch[hnsw]'")
         return lambda name: MemoryBackend(tmp_path / name, hnsw=True)
+
+    @pytest.fixture
+    def connect_shared(self, new_folder: Callable[[], Path]) -> Connect:
+        return lambda name: MemoryBackend(new_folder(), hnsw=True)
 
 
 TERMS = ["a", "b", "c", "d", "e"]

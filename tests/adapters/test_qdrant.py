@@ -92,9 +92,15 @@ def backend() -> Iterator[QdrantBackend]:
 
 
 class TestInMemory(BackendSuite):
+    many = 2000
+
     @pytest.fixture
     def connect(self) -> Callable[[str], QdrantBackend]:
         return lambda name: QdrantBackend(f"qdrant://:memory:/{name}")
+
+    @pytest.fixture
+    def connect_shared(self, connect: Callable[[str], QdrantBackend]) -> Callable[[str], QdrantBackend]:
+        return connect  # each of them has its own memory
 
 
 class TestInAFolder(StorageTests, UpdateTests, MisuseTests):

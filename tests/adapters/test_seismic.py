@@ -52,6 +52,10 @@ class TestInAFolder(BackendSuite):
     def connect(self, tmp_path: Path) -> Callable[[str], Backend]:
         return lambda name: SeismicBackend(f"seismic://{tmp_path / name}", min_documents=SMALL)
 
+    @pytest.fixture
+    def connect_shared(self, new_folder: Callable[[], Path]) -> Callable[[str], Backend]:
+        return lambda name: SeismicBackend(f"seismic://{new_folder()}", min_documents=SMALL)
+
 
 class TestInRam(RankingTests, UpdateTests):
     @pytest.fixture

@@ -13,7 +13,7 @@ from typing import Any
 import bm25s
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from servers import server_of
 
@@ -36,7 +36,6 @@ def ngrams(text: str, n: int) -> Counter[str]:
     return Counter(word[i : i + n] for word in words for i in range(max(1, len(word) - n + 1)))
 
 
-@settings(max_examples=min(settings.default.max_examples, 200))
 @given(st.lists(st.text("abcdeé ", max_size=30), max_size=5), st.integers(2, 8))
 def test_the_counts_are_those_of_plain_counting(texts: list[str], n: int) -> None:
     encoder = hs.CharNGrams(n)

@@ -9,6 +9,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -103,7 +104,7 @@ def test_short_texts_and_n_grams_have_the_same_bytes_once_the_loops_are_read(
 @pytest.mark.parametrize("file", ["scifact/corpus.jsonl", "medquad/pairs.jsonl", "cranfield/corpus.jsonl"])
 def test_they_give_the_same_bytes_for_real_texts(kernels: ModuleType, data_folder: Path, file: str) -> None:
     with (data_folder / file).open(encoding="utf-8") as lines:
-        texts = [" ".join(map(str, json.loads(line).values())) for line in lines]
+        texts = [" ".join(map(str, json.loads(line).values())) for line in islice(lines, 1500)]
     batches = [texts[at : at + 700] for at in range(0, len(texts), 700)]
     encoder = BM25()
     assert encoded(encoder, batches, kernels) == encoded(BM25(), batches, None)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import hybridsearch as hs
@@ -135,7 +135,6 @@ def test_an_index_with_a_template_is_opened_with_it(minilm: str, tmp_path: Path)
         hs.open(tmp_path / "index", retrievers={"dense": hs.Dense(minilm)})
 
 
-@settings(max_examples=min(settings.default.max_examples, 200))
 @given(
     st.dictionaries(
         st.sampled_from(["title", "text", "metadata.tags", "metadata.by.name"]), st.floats(0.001, 1000), min_size=1

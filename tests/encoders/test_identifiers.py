@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from servers import server_of
 
@@ -131,7 +131,6 @@ def test_identifiers_only_add_terms_apart_from_names_by_sign(text: str, lowercas
         assert not [term for term in plain if term not in more]
 
 
-@settings(max_examples=min(settings.default.max_examples, 200))
 @given(st.lists(st.text(st.sampled_from("abcXYZ0123"), min_size=1, max_size=5), min_size=2, max_size=5))
 def test_the_parts_of_a_name_with_underscores_find_it(parts: list[str]) -> None:
     name = "_".join(parts)

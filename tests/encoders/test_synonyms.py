@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import hybridsearch as hs
@@ -104,7 +104,6 @@ def test_identifiers_and_tokenizers_of_your_own_have_synonyms() -> None:
 WORDS = st.lists(st.sampled_from(["a", "b", "c", "the"]), min_size=1, max_size=3)
 
 
-@settings(max_examples=min(settings.default.max_examples, 200))
 @given(st.lists(st.tuples(st.lists(WORDS, min_size=1, max_size=3), st.lists(WORDS, max_size=3)), max_size=4), WORDS)
 def test_synonyms_add_a_bounded_weight_and_never_lose_a_word(rules: list[Any], query: list[str]) -> None:
     lines = []

@@ -11,7 +11,7 @@ import ir_measures
 import numpy as np
 import pytest
 import pytrec_eval
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hybridsearch.errors import InvalidArgumentError, MissingExtraError
@@ -44,7 +44,6 @@ scores_of_query = st.dictionaries(st.sampled_from(DOCUMENTS), st.integers(0, 6).
 grades_of_query = st.dictionaries(st.sampled_from(DOCUMENTS), st.integers(0, 3), min_size=1, max_size=25)
 
 
-@settings(max_examples=min(settings.default.max_examples, 200))
 @given(
     runs=st.dictionaries(st.sampled_from("abcd"), scores_of_query, min_size=1),
     qrels=st.dictionaries(st.sampled_from("abcd"), grades_of_query, min_size=1),

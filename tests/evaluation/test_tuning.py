@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
@@ -195,7 +195,6 @@ def test_held_out_queries_have_no_part_in_the_choice() -> None:
     st.sampled_from([*KINDS, ScoreFusion("none")]),
     st.data(),
 )
-@settings(max_examples=min(settings.default.max_examples, 200))
 def test_many_weightings_at_once_give_what_fuse_gives_one_by_one(
     score_maps: list[dict[str, float]], kind: Fusion, data: st.DataObject
 ) -> None:

@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hybridsearch.errors import InvalidArgumentError
@@ -122,7 +122,6 @@ def test_a_calibrated_fusion_passes_over_a_retriever_of_hubs() -> None:
     assert fusion.weights == trust(samples)
 
 
-@settings(max_examples=min(settings.default.max_examples, 200))
 @given(st.lists(st.fixed_dictionaries(dict.fromkeys(("r0", "r1", "r2"), scores)), min_size=1, max_size=6))
 def test_trust_is_above_zero_and_at_most_one_whatever_the_order(samples: list[dict[str, dict[str, float]]]) -> None:
     found = [{name: Ranking.from_scores(of) for name, of in sample.items()} for sample in samples]
@@ -146,7 +145,6 @@ def test_another_scale_and_offset_of_a_retrievers_scores_change_nothing(
     assert dict(one) == pytest.approx(dict(other), rel=1e-9)
 
 
-@settings(max_examples=min(settings.default.max_examples, 200))
 @given(scores, scores, scores, weights)
 def test_the_order_of_retrievers_does_not_matter(
     a: dict[str, float], b: dict[str, float], c: dict[str, float], given_weights: dict[str, float]

@@ -743,7 +743,6 @@ def test_flipped_bytes_of_good_files_raise_only_our_errors(tmp_path: Path, data:
         )
     )
 )
-@settings(max_examples=min(settings.default.max_examples, 200))
 def test_random_records_raise_only_our_errors(records: list[Any]) -> None:
     reader = read_documents(records, on_error="skip", auto_id=True)
     read = 0

@@ -15,7 +15,7 @@ from urllib.parse import quote
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -239,7 +239,6 @@ FUSIONS = st.one_of(
 )
 
 
-@settings(max_examples=min(settings.default.max_examples, 200))
 @given(scores=RANKINGS, fusion=FUSIONS, candidates=st.sampled_from([1, 5, 20, 1000]))
 def test_the_browser_merges_to_the_same_bits_as_python(
     merging: Callable[[dict[str, Any]], Any], scores: dict[str, dict[str, float]], fusion: hs.Fusion, candidates: int

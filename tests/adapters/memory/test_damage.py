@@ -72,15 +72,16 @@ def answers(backend: MemoryBackend) -> Any:
     documents = [None if d is None else d.to_dict() for d in backend.fetch([*IDS[::13], "small", "7", "nobody"])]
     scanned = {}
     for batch in backend.scan(500):
+        whole = [document.to_dict() for document in batch.documents]
+        passages = batch.passages or PassageSpans.of([[(0, 0)]] * len(batch))
+        owners, spans = passages.owners.tolist(), passages.spans.tolist()
         for vectors in batch.vectors.values():
-            sparse = isinstance(vectors, SparseVectors)
-            passages = batch.passages or PassageSpans.of([[(0, 0)]] * len(batch))
-            for row, number in enumerate(passages.owners.tolist()):
-                document = batch.documents[number]
-                scanned.setdefault(document.id, [document.to_dict()]).append(passages.spans[row].tolist())
-                own = vectors.matrix[[row]].toarray()[0] if sparse else vectors.array[row]
-                pairs = sorted(zip(vectors.vocabulary.terms, own.tolist(), strict=True)) if sparse else own.tolist()
-                scanned.setdefault(document.id, [document.to_dict()]).append(pairs)
+            rows = vectors.matrix.toarray() if isinstance(vectors, SparseVectors) else vectors.array
+            terms = vectors.vocabulary.terms if isinstance(vectors, SparseVectors) else range(rows.shape[1])
+            order = sorted(range(len(terms)), key=terms.__getitem__)
+            named = [terms[number] for number in order]
+            for number, span, row in zip(owners, spans, rows[:, order].tolist(), strict=True):
+                scanned.setdefault(batch.documents[number].id, [whole[number]]).append([span, named, row])
     return found, explained, counts, documents, sorted(scanned.items())
 
 

@@ -7,7 +7,7 @@ from typing import get_args
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -45,7 +45,6 @@ def test_hits_are_those_of_a_full_sort_in_float64(metric: Metric, rows: int) -> 
         assert scores == pytest.approx(expected[found], rel=1e-12)
 
 
-@settings(max_examples=min(settings.default.max_examples, 200))
 @given(st.data())
 def test_close_scores_ties_zeros_and_extreme_scales_are_ordered_exactly(data: st.DataObject) -> None:
     rng = np.random.default_rng(data.draw(st.integers(0, 10**6)))

@@ -25,7 +25,6 @@ def segment(documents: list[Document]) -> Segment:
 CASES = given(documents(), st.lists(descriptions(), min_size=1, max_size=3), st.integers(0, 2**18))
 
 
-@settings(max_examples=min(settings.default.max_examples, 200))
 @CASES
 def test_a_mask_equals_the_reference_for_every_document(
     found: list[Document], filters: list[dict[str, Any]], deleted: int

@@ -35,7 +35,6 @@ def random_vectors(rng: np.random.Generator, rows: int, dimensions: int, most: i
     return MultiVectors.of([rng.standard_normal((count, dimensions)) for count in counts], dimensions)
 
 
-@settings(max_examples=min(settings.default.max_examples, 200))
 @given(st.data())
 def test_scores_and_order_are_those_of_numpy(compiled_loops: ModuleType, data: st.DataObject) -> None:
     """Vectors of few whole numbers make ties. Near ones differ by less than float32 tells. Scales test the bounds."""

@@ -11,7 +11,7 @@ from unittest import mock
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from numpy.typing import NDArray
 from scipy.sparse import csr_array, hstack, random_array, vstack
 
@@ -130,7 +130,6 @@ def zipfian_matrix(documents: int, terms: int, seed: int, spread: float) -> csr_
     return csr_array(hstack(columns, format="csr"))
 
 
-@settings(max_examples=min(settings.default.max_examples, 200))
 @given(
     seed=st.integers(0, 2**31),
     spread=st.sampled_from([0.0, 0.5, 1.0]),
