@@ -52,7 +52,7 @@ from scipy.sparse import csr_array
 from sparse_search import make_documents, read_queries
 
 import hybridsearch as hs
-from hybridsearch.adapters.lucene.query import searching
+from hybridsearch.adapters.lucene.query import search as lucene_search
 from hybridsearch.backends import Fingerprint, Loader, Request, RetrieverSchema, Schema
 from hybridsearch.errors import MissingExtraError
 from hybridsearch.evaluation.measures import read_qrels
@@ -336,9 +336,9 @@ def search_times(engine: Engine, collection: Collection, runs: int) -> dict[str,
             engine.client.search(index=index, body=body)
 
     def before(row: int) -> None:
-        with_characters, searching.WITH_CHARACTERS = searching.WITH_CHARACTERS, sys.maxsize
+        with_characters, lucene_search.WITH_CHARACTERS = lucene_search.WITH_CHARACTERS, sys.maxsize
         plain_backend.search(collection.requests[row])
-        searching.WITH_CHARACTERS = with_characters
+        lucene_search.WITH_CHARACTERS = with_characters
 
     rows = range(len(collection.requests))
     for row in rows:

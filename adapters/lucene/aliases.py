@@ -12,7 +12,6 @@ A user who searches by an alias needs the permission to search the indexes that 
 
 from __future__ import annotations
 
-from collections.abc import Generator
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 from urllib.parse import quote
@@ -20,11 +19,11 @@ from urllib.parse import quote
 import orjson
 
 from hybridsearch.adapters.checks import differing_retrievers
-from hybridsearch.adapters.lucene.query.searching import Searcher
+from hybridsearch.adapters.lucene.query.search import Searcher
 from hybridsearch.adapters.lucene.stored.reading import NO_FIELDS
 from hybridsearch.adapters.lucene.wire.channel import Call, Channel
 from hybridsearch.adapters.lucene.wire.connection import Address, Json, check_name
-from hybridsearch.adapters.lucene.wire.multisearch import INDEX, Search
+from hybridsearch.adapters.lucene.wire.multisearch import INDEX, Rounds, Search
 from hybridsearch.adapters.lucene.wire.refusals import decode
 from hybridsearch.adapters.steps import through
 from hybridsearch.backends import OldIndex, Schema
@@ -73,13 +72,13 @@ class MovedError(BackendError):
         self.sign = sign
 
 
-def watched(rounds: Generator[list[Search], list[Json], T], target: Target) -> Generator[list[Search], list[Json], T]:
+def watched(rounds: Rounds[T], target: Target) -> Rounds[T]:
     """The same rounds, but the first also asks what the alias means. Raises MovedError if the answer has changed."""
     if target.alias is None:
         return (yield from rounds)
     waiting = [target.alias]
 
-    def ask(searches: list[Search]) -> Generator[list[Search], list[Json], list[Json]]:
+    def ask(searches: list[Search]) -> Rounds[list[Json]]:
         if not waiting:
             return (yield searches)
         alias = waiting.pop()

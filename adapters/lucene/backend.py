@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
@@ -20,14 +20,14 @@ from hybridsearch.adapters.lucene.aliases import (
 from hybridsearch.adapters.lucene.describing import ask_nodes, describe_index, describe_server
 from hybridsearch.adapters.lucene.dialect import Dialect, Server, dotted
 from hybridsearch.adapters.lucene.listing import all_keys, pages_by_id
-from hybridsearch.adapters.lucene.query.searching import Listed, Searcher
+from hybridsearch.adapters.lucene.query.search import Listed, Searcher
 from hybridsearch.adapters.lucene.stored.identity import Identity
 from hybridsearch.adapters.lucene.stored.lines import delete_lines
 from hybridsearch.adapters.lucene.stored.mapping import index_body
 from hybridsearch.adapters.lucene.stored.reading import FEW, fetch_documents, fetch_vectors, read_batches
 from hybridsearch.adapters.lucene.wire.channel import Call, Channel, Steps
 from hybridsearch.adapters.lucene.wire.connection import Address, Json, check_switches
-from hybridsearch.adapters.lucene.wire.multisearch import Search, msearch
+from hybridsearch.adapters.lucene.wire.multisearch import Rounds, msearch
 from hybridsearch.adapters.lucene.wire.refusals import NoAnswerError, decode
 from hybridsearch.adapters.lucene.writing import Writer
 from hybridsearch.arguments import one_of, whole_number, whole_number_or_none
@@ -382,7 +382,7 @@ class LuceneBackend(Dialect):
         Documents that are no hits of the only request that lists passages need another `_msearch`. The server searches
         a hit again to list its passages. For all hits of a search, this would take longer than the search.
         """
-        return self._channel.run(self._listing(requests, ids))
+        return self._channel.run(self._rounds(lambda searcher: searcher.list_passages(requests, ids)))
 
     def fetch_vectors(self, ids: Sequence[str], retriever: str) -> EncodedBatch:
         """The documents with the vectors of one retriever, in the order of `ids`. Unknown ids are left out."""
@@ -400,14 +400,14 @@ class LuceneBackend(Dialect):
         frequencies are unknown or out of date, if the hits before and after a cut have the same score, or if documents
         that were left out may be hits (see `query.maxscore`).
         """
-        return self._channel.run(self._searching(requests))
+        return self._channel.run(self._rounds(lambda searcher: searcher.search(requests)))
 
     async def asearch(self, requests: Sequence[Request]) -> list[Ranking]:
         """Answer all requests like `search`, in the running event loop.
 
         Cancelling it closes its connection, and the engine stops searching.
         """
-        return await self._channel.arun(self._searching(requests))
+        return await self._channel.arun(self._rounds(lambda searcher: searcher.search(requests)))
 
     def explain(self, request: Request, ids: Sequence[str]) -> list[dict[str, float]]:
         """What each matched term adds to the raw score, for each id.
@@ -419,11 +419,14 @@ class LuceneBackend(Dialect):
 
     def explain_all(self, requests: Sequence[Request], ids: Sequence[Sequence[str]]) -> list[list[dict[str, float]]]:
         """What each matched term adds to the raw scores of several retrievers, with one `_msearch`."""
-        return self._channel.run(self._explaining(requests, ids))
+        schema = self._current().schema
+        for request in requests:
+            check_explained(request, retriever_of(schema, request.retriever))
+        return self._channel.run(self._rounds(lambda searcher: searcher.explain(requests, ids)))
 
     def document_frequencies(self, retriever: str, terms: Sequence[str]) -> tuple[list[int], int]:
         """The number of documents that have each term, and of all documents. See `hybridsearch.backends.Counted`."""
-        return self._channel.run(self._counting_terms(retriever, terms))
+        return self._channel.run(self._rounds(lambda searcher: searcher.document_frequencies(retriever, terms)))
 
     def scan(self, batch_size: int = 1024) -> Iterator[EncodedBatch]:
         """All documents with their vectors, as they are when the first batch is taken."""
@@ -446,7 +449,7 @@ class LuceneBackend(Dialect):
 
     def count(self, filter: Filter | None = None) -> int:
         """The number of documents in the index, or the number that `filter` lets through."""
-        return self._channel.run(self._counting(filter))
+        return self._channel.run(self._rounds(lambda searcher: searcher.count(filter)))
 
     # ---------------------------------------------------------------------------------------------- administration
 
@@ -495,28 +498,11 @@ class LuceneBackend(Dialect):
 
     # ------------------------------------------------------------------------------------------------------ steps
 
-    def _searching(self, requests: Sequence[Request]) -> Steps[list[Ranking]]:
+    def _rounds(self, ask: Callable[[Searcher], Rounds[T]]) -> Steps[T]:
+        """What the searcher of the index finds in several rounds. It finds all that this object has written."""
         self._current()
         yield from self._refreshing()
-        return (yield from self._asking(lambda target: self._ask(target, target.searcher.search(requests))))
-
-    def _listing(self, requests: Sequence[Request], ids: Sequence[Sequence[str]]) -> Steps[Listed]:
-        self._current()
-        yield from self._refreshing()
-        return (yield from self._asking(lambda to: self._ask(to, to.searcher.list_passages(requests, ids))))
-
-    def _counting(self, filter: Filter | None) -> Steps[int]:
-        self._current()
-        yield from self._refreshing()
-        return (yield from self._asking(lambda target: self._ask(target, target.searcher.count(filter))))
-
-    def _counting_terms(self, retriever: str, terms: Sequence[str]) -> Steps[tuple[list[int], int]]:
-        self._current()
-        yield from self._refreshing()
-        return (yield from self._asking(lambda to: self._ask(to, to.searcher.document_frequencies(retriever, terms))))
-
-    def _ask(self, target: Target, rounds: Generator[list[Search], list[Json], T]) -> Steps[T]:
-        return msearch(target.address, watched(rounds, target))
+        return (yield from self._asking(lambda to: msearch(to.address, watched(ask(to.searcher), to))))
 
     def _asking(self, ask: Callable[[Target], Steps[T]]) -> Steps[T]:
         """The result of `ask`. If an alias was moved meanwhile, the result for the index that it means now."""
@@ -545,15 +531,6 @@ class LuceneBackend(Dialect):
         if always or (self._refreshes and writer.refreshed < writes):
             yield Call("POST", f"{self.address.path}/_refresh")
             writer.refreshed = max(writer.refreshed, writes)
-
-    def _explaining(
-        self, requests: Sequence[Request], ids: Sequence[Sequence[str]]
-    ) -> Steps[list[list[dict[str, float]]]]:
-        schema = self._current().schema
-        for request in requests:
-            check_explained(request, retriever_of(schema, request.retriever))
-        yield from self._refreshing()
-        return (yield from self._asking(lambda target: self._ask(target, target.searcher.explain(requests, ids))))
 
     def _scan(self, batch_size: int) -> Iterator[EncodedBatch]:
         self._channel.run(self._refreshing())

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from hybridsearch.adapters.checks import check_batch_size, check_open, differing_retrievers, opened
 from hybridsearch.adapters.memory import loops, merging
@@ -20,12 +19,13 @@ from hybridsearch.adapters.memory.interrupts import interrupted, whole
 from hybridsearch.adapters.memory.loading import Collector
 from hybridsearch.adapters.memory.segment import Mask, Segment
 from hybridsearch.adapters.memory.state import State, View, weighting_of
+from hybridsearch.adapters.memory.storing import from_own_files, read_views, write_segment, write_state
 from hybridsearch.arguments import number as checked_number
 from hybridsearch.arguments import path as checked_path
 from hybridsearch.arguments import whole_number_or_none
 from hybridsearch.backends import Capabilities, Kind, Request, Schema, check_batch, check_schema
-from hybridsearch.corpus.files import REPAIR, storage_errors, sync_folder
-from hybridsearch.corpus.manifest import PART, Part
+from hybridsearch.corpus.files import storage_errors, sync_folder
+from hybridsearch.corpus.manifest import Part
 from hybridsearch.corpus.parts import arrow_schema, read_part, to_tables
 from hybridsearch.corpus.remote import Remote
 from hybridsearch.corpus.store import CorpusStore, exists, remove_unfinished, unfinished
@@ -47,10 +47,6 @@ from hybridsearch.ranking import Ranking
 from hybridsearch.vectors import EncodedBatch
 
 log = logging.getLogger(__name__)
-
-SMALL_ROWS = 4096
-"""A segment with fewer documents or passages is stored only as a Parquet file. `open` makes its arrays."""
-
 
 CANDIDATES = 256
 """Default number of documents whose token vectors are compared with a query."""
@@ -373,7 +369,7 @@ class MemoryBackend:
                 return
             beside = unfinished(path)
             try:
-                self._write_all(CorpusStore.create(beside, state.schema), state)
+                write_state(CorpusStore.create(beside, state.schema), state, hnsw=self._hnsw)
                 beside.rename(path)
                 sync_folder(path.parent)
             except BaseException:
@@ -501,32 +497,9 @@ class MemoryBackend:
 
     def _read(self, store: CorpusStore) -> State:
         """The content of the store. Segments that are known already are used again."""
-        held = self._state
-        known = {} if held is None else {v.part.name: v.segment for v in held.views if v.part is not None}
-
-        def read(part: Part) -> View:
-            segment = known.get(part.name) or self._read_segment(store, part)
-            return View(segment, store.tombstones(part), part)
-
-        views = store.load(read, verify=self._verify)
-        _check_distinct(views, store)
+        held = () if self._state is None else self._state.views
+        views = read_views(store, held, hnsw=self._hnsw, verify=self._verify)
         return State(store.schema, views, approximate=self._hnsw, compared=self._compared)
-
-    def _read_segment(self, store: CorpusStore, part: Part) -> Segment:
-        """A stored segment. Its arrays are memory-mapped, or made from the Parquet file if an array is missing."""
-        arrays = [name for name in part.files if name not in (PART, part.deleted)]
-        if arrays and all(store.path(part, name).exists() for name in arrays):
-            if self._hnsw:  # check the graphs here, because the library that reads them does not
-                for name in arrays:
-                    if name.endswith(".graph.npy"):
-                        store.check(part, name)
-            segment = Segment.from_files(store.path(part).parent, store.schema, part.rows)
-        else:
-            pieces = [Segment.build(batch, store.schema) for batch in store.part_batches(part)]
-            segment = pieces[0] if len(pieces) == 1 else Segment.merge([(piece, None) for piece in pieces])
-        if self._hnsw:
-            segment.build_graphs()
-        return segment
 
     def _save_over(self, path: Path, state: State, *, overwrite: bool) -> None:
         """Write `state` to a folder that is not empty."""
@@ -540,7 +513,7 @@ class MemoryBackend:
             store = CorpusStore.open(path, verify=False)
         except IndexCorruptedError as error:
             raise IndexCorruptedError(f"{error} To save a new index there, delete {path} first.") from error
-        self._write_all(store, state)
+        write_state(store, state, hnsw=self._hnsw)
 
     def _without(self, state: State, ids: Sequence[str]) -> list[View]:
         rows: dict[int, list[int]] = {}
@@ -557,12 +530,9 @@ class MemoryBackend:
         if store is None:
             yield View(segment)
             return
-        part = store.add_part(tables, segment.arrays() if segment.rows >= SMALL_ROWS else ())
+        part = write_segment(store, segment, tables)
         try:
-            if segment.rows >= SMALL_ROWS:  # use the files from now on, to free the memory of the arrays
-                with storage_errors(store.folder):
-                    segment = Segment.from_files(store.path(part).parent, store.schema, part.rows)
-            yield View(segment, None, part)
+            yield View(from_own_files(store, part, segment), None, part)
         finally:
             store.discard([part], keep=store.parts)
 
@@ -648,27 +618,6 @@ class MemoryBackend:
             kept = [view for view in self._state.views if view.segment not in replaced]
             self._commit([merged.without(gone.tolist()), *kept])
 
-    def _write_all(self, store: CorpusStore, state: State) -> None:
-        try:
-            store.lock()
-            parts = []
-            try:
-                store.schema = state.schema
-                for group in merging.group_by_size([view for view in state.views if view.documents]):
-                    segment, live = group[0].segment, group[0].live
-                    if len(group) > 1 or live is not None:
-                        segment = Segment.merge([(view.segment, view.live) for view in group])
-                    if self._hnsw:
-                        segment.build_graphs()
-                    tables = (t for b in segment.batches(None, SMALL_ROWS) for t in to_tables(b, state.schema))
-                    parts.append(store.add_part(tables, segment.arrays() if segment.rows >= SMALL_ROWS else ()))
-                store.commit(parts, state.schema)
-            except BaseException:
-                store.discard(parts, keep=store.parts)
-                raise
-        finally:
-            store.close()
-
 
 def _survivors(then: View, now: View | None) -> Mask:
     """A mask over the documents of `then` that were not deleted: True for those that are still there."""
@@ -676,22 +625,3 @@ def _survivors(then: View, now: View | None) -> Mask:
     if there is None:
         return np.ones(then.documents, dtype=np.bool_)
     return there if then.live is None else there[then.live]
-
-
-def _check_distinct(views: Sequence[View], store: CorpusStore) -> None:
-    """Raises IndexCorruptedError if the index has a document twice."""
-
-    def live_hashes(view: View) -> NDArray[np.uint64]:
-        segment = view.segment
-        return segment.hashes if view.live is None else segment.hashes[view.live[segment.hashed_rows]]
-
-    hashes = np.concatenate([np.empty(0, dtype=np.uint64), *map(live_hashes, views)])
-    hashes.sort(kind="stable")  # a stable sort merges sorted runs
-    again = hashes[1:][hashes[1:] == hashes[:-1]]
-    ids: set[str] = set()
-    for view in views if len(again) else ():
-        rows = view.segment.hashed_rows[np.isin(view.segment.hashes, again)]
-        for id in view.segment.ids.take(rows if view.live is None else rows[view.live[rows]]):
-            if id in ids:
-                raise IndexCorruptedError(f"The index in {store.folder} has the document {id!r:.80} twice: {REPAIR}.")
-            ids.add(id)

@@ -1,6 +1,6 @@
 """The tokenisation of `hybridsearch.BM25`, which makes terms from texts.
 
-`Rules` cut a text into chunks, and give the terms of each chunk. `TermTable` does this once for each distinct chunk.
+`Rules` cut a text into chunks, and give the terms of each chunk. `counting` asks once for each distinct chunk.
 `Tokenizer` is a function of your own in place of the rules.
 """
 

@@ -25,7 +25,7 @@ import hybridsearch as hs
 from hybridsearch.adapters.elasticsearch import ElasticsearchBackend
 from hybridsearch.adapters.lucene.backend import LuceneBackend
 from hybridsearch.adapters.lucene.dialect import Server
-from hybridsearch.adapters.lucene.query.searching import Searcher
+from hybridsearch.adapters.lucene.query.search import Searcher
 from hybridsearch.adapters.lucene.stored.identity import LAYOUT
 from hybridsearch.adapters.lucene.wire.channel import Call, Channel
 from hybridsearch.adapters.opensearch import OpenSearchBackend
@@ -102,7 +102,7 @@ def test_documents_come_with_the_hits_and_vectors_do_not(backend: LuceneBackend,
     for ranking in rankings:
         assert dict(ranking.documents or {}) == {id: by_id[id] for id in ranking.ids}
     assert not any(b"vectors" in orjson.dumps(orjson.loads(body)) for _, body in answers)
-    monkeypatch.setattr("hybridsearch.adapters.lucene.query.searching.WITH_CHARACTERS", 500)
+    monkeypatch.setattr("hybridsearch.adapters.lucene.query.search.WITH_CHARACTERS", 500)
     without = backend.search(every_request())  # long documents come later
     assert without == rankings
     assert all(ranking.documents is None for ranking in without)

@@ -274,7 +274,7 @@ def test_long_documents_do_not_come_with_the_hits(make: Make, monkeypatch: pytes
     assert first == second
     assert first[0].documents is None  # the lengths are not known yet
     assert set(second[0].documents or ()) == set(second[0].ids)
-    monkeypatch.setattr("hybridsearch.adapters.lucene.query.searching.WITH_CHARACTERS", 500)
+    monkeypatch.setattr("hybridsearch.adapters.lucene.query.search.WITH_CHARACTERS", 500)
     (third,) = backend.search([request])
     assert (third, third.documents) == (second[0], None)
 
@@ -300,7 +300,7 @@ def test_a_dense_search_deeper_than_one_request_is_made_in_parts(make: Make, mon
     documents = random_documents(60)
     backend = make(dense="exact")
     monkeypatch.setattr(type(backend), "deepest_dense", lambda self: 10)
-    monkeypatch.setattr("hybridsearch.adapters.lucene.query.searching.PART_DOCUMENTS", 7)
+    monkeypatch.setattr("hybridsearch.adapters.lucene.query.search.PART_DOCUMENTS", 7)
     fill(backend, documents)
     for query in samples.random_queries("dense", 3):
         check(backend, documents, "dense", query, 1000, 3)

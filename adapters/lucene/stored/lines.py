@@ -93,15 +93,6 @@ def encode_term(term: str) -> str:
     return name
 
 
-def decode_term(name: str) -> str | None:
-    """The term of a name that `encode_term` gave. None for a hash, whose term is in `long_terms` only.
-
-    >>> decode_term("1%2E5%20m"), decode_term("~1f2e")
-    ('1.5 m', None)
-    """
-    return None if name.startswith("~") else _unescape(name)
-
-
 def text_lengths(vectors: SparseVectors) -> NDArray[np.float64]:
     """The length of each text (document or passage) in tokens, for a lexical retriever. The shape is (texts,)."""
     matrix = vectors.matrix

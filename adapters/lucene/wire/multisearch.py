@@ -17,6 +17,9 @@ T = TypeVar("T")
 Search: TypeAlias = dict[str, Json]
 """The body of a search."""
 
+Rounds: TypeAlias = Generator[list[Search], list[Json], T]
+"""A generator that yields the searches of one round, receives their responses, and returns a T at its end."""
+
 INDEX = "_index"
 """Member that names the index of a search, if it is not the index of the address."""
 
@@ -25,8 +28,8 @@ _ATTEMPTS = 7
 _FIRST_PAUSE = 0.1  # seconds; each pause is twice as long as the one before
 
 
-def msearch(address: Address, rounds: Generator[list[Search], list[Json], T]) -> Steps[T]:
-    """The calls that answer `rounds`. Each round yields searches and receives their responses.
+def msearch(address: Address, rounds: Rounds[T]) -> Steps[T]:
+    """The calls that answer `rounds`.
 
     Every response covers all shards. Raises the error of the first search that still fails after several attempts.
     """

@@ -22,8 +22,7 @@ from typing import Any
 
 import pytest
 
-from hybridsearch.adapters.memory import MemoryBackend
-from hybridsearch.adapters.memory import backend as backend_module
+from hybridsearch.adapters.memory import MemoryBackend, storing
 from hybridsearch.errors import HybridSearchError, IndexCorruptedError, StorageError
 
 IDS = [str(number) for number in range(80)]
@@ -176,7 +175,7 @@ def test_each_fifth_call_of_the_storage_may_fail(library: Path, tmp_path: Path) 
 def main(folder: Path, fewer: int) -> None:
     from conftest import Samples  # in the folder of this program
 
-    backend_module.SMALL_ROWS = 50  # so that small segments have arrays, too
+    storing.SMALL_ROWS = 50  # so that small segments have arrays, too
     case = Case(folder, Samples())
     storage = Storage(case.folder)
     counts: dict[str, Counter[str]] = {}

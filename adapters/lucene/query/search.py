@@ -5,7 +5,7 @@ This includes term statistics, ties at a cut, and searches that are too deep for
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import chain
@@ -30,7 +30,7 @@ from hybridsearch.adapters.lucene.stored.reading import (
     hit_length,
 )
 from hybridsearch.adapters.lucene.wire.connection import Json
-from hybridsearch.adapters.lucene.wire.multisearch import Search
+from hybridsearch.adapters.lucene.wire.multisearch import Rounds, Search
 from hybridsearch.adapters.steps import through
 from hybridsearch.backends import Request, Schema
 from hybridsearch.documents import Document
@@ -40,9 +40,6 @@ from hybridsearch.ranking import EMPTY, PassageScore, Ranking
 from hybridsearch.vectors import SparseQuery
 
 T = TypeVar("T")
-
-Steps: TypeAlias = Generator[list[Search], list[Json], T]
-"""A generator that yields the bodies of one `_msearch`, receives their responses, and returns a T."""
 
 Listed: TypeAlias = tuple[Mapping[str, Document], list[Mapping[str, Sequence[PassageScore]] | None]]
 """What `hybridsearch.backends.Lister.fetch_passages` returns."""
@@ -79,7 +76,7 @@ class Searcher:
         self._statistics = Statistics()
         self._length: float | None = None  # mean length of the documents of the last search
 
-    def search(self, requests: Sequence[Request]) -> Steps[list[Ranking]]:
+    def search(self, requests: Sequence[Request]) -> Rounds[list[Ranking]]:
         """The rankings, in the order of the requests.
 
         They have their documents if the requests ask for at most `WITH_DOCUMENTS` hits and the documents are short.
@@ -89,7 +86,7 @@ class Searcher:
         filters = [request.filter for request in requests if request.filter is not None]
         return (yield from self._checked(self._search(requests), filters))
 
-    def list_passages(self, requests: Sequence[Request], ids: Sequence[Sequence[str]]) -> Steps[Listed]:
+    def list_passages(self, requests: Sequence[Request], ids: Sequence[Sequence[str]]) -> Rounds[Listed]:
         """The documents `ids`, and the passages that each request finds in its documents.
 
         They come with one `_msearch`. If one request lists passages, its hits come with their documents, and ids that
@@ -129,11 +126,11 @@ class Searcher:
                 passages.append({})
         return Documents(hits), passages
 
-    def count(self, filter: Filter | None) -> Steps[int]:
+    def count(self, filter: Filter | None) -> Rounds[int]:
         """The number of documents that the filter lets through."""
         query = self.query(filter)
 
-        def rounds() -> Steps[int]:
+        def rounds() -> Rounds[int]:
             (response,) = yield [{"size": 0, "track_total_hits": True, "query": query}]
             return int(response["hits"]["total"]["value"])
 
@@ -143,7 +140,7 @@ class Searcher:
         """The query for the documents that the filter lets through. The `checks` of the filter are not part of it."""
         return {"match_all": {}} if filter is None else compile_filter(filter, literal=self._literal)
 
-    def _checked(self, rounds: Steps[T], filters: Sequence[Filter]) -> Steps[T]:
+    def _checked(self, rounds: Rounds[T], filters: Sequence[Filter]) -> Rounds[T]:
         """The same rounds, but the first also does the `checks` of the filters. Raises FilterError if one fails."""
         distinct = {id(filter): filter for filter in filters}.values() if not self._literal else ()
         checks = list(dict.fromkeys(check for filter in distinct for check in filter.checks()))
@@ -163,13 +160,13 @@ class Searcher:
                 raise FilterError(check.error)
         return result
 
-    def _search(self, requests: Sequence[Request]) -> Steps[list[Ranking]]:
+    def _search(self, requests: Sequence[Request]) -> Rounds[list[Ranking]]:
         asked = [self._question(request, position) for position, request in enumerate(requests)]
         questions = [question for question in asked if question is not None]
         fields = self._fields(questions)
         return (yield from self._answers([replace(question, fields=fields) for question in questions], len(requests)))
 
-    def _answers(self, waiting: list[Question], count: int) -> Steps[list[Ranking]]:
+    def _answers(self, waiting: list[Question], count: int) -> Rounds[list[Ranking]]:
         """The rankings of `count` requests. A request without a question has an empty one."""
         rankings = [EMPTY] * count
         deep: list[Question] = []
@@ -223,7 +220,9 @@ class Searcher:
         few = hits <= WITH_DOCUMENTS and self._length is not None and hits * self._length <= WITH_CHARACTERS
         return ("id", LENGTH, "document") if few else ("id", LENGTH)
 
-    def explain(self, requests: Sequence[Request], ids: Sequence[Sequence[str]]) -> Steps[list[list[dict[str, float]]]]:
+    def explain(
+        self, requests: Sequence[Request], ids: Sequence[Sequence[str]]
+    ) -> Rounds[list[list[dict[str, float]]]]:
         """What each term of a query adds to the scores of documents, for each request and each of its `ids`.
 
         The vectors come with the frequencies of the terms, in one `_msearch`.
@@ -250,7 +249,7 @@ class Searcher:
             for request, of_request, of_ids in zip(requests, weights, ids, strict=True)
         ]
 
-    def document_frequencies(self, name: str, terms: Sequence[str]) -> Steps[tuple[list[int], int]]:
+    def document_frequencies(self, name: str, terms: Sequence[str]) -> Rounds[tuple[list[int], int]]:
         """The number of documents or passages that have each term, and of all of them. There is at least one term."""
         retriever = lexical_retriever(self.schema, name)
         path = path_of(name, retriever, by_impacts=self._by_impacts)
@@ -263,7 +262,7 @@ class Searcher:
                 return [found.frequencies[key] for key in keys], found.texts(path)
             missing = set(keys)  # the index has changed, so what was known is forgotten
 
-    def _weights(self, requests: Sequence[Request]) -> Steps[list[dict[str, float]]]:
+    def _weights(self, requests: Sequence[Request]) -> Rounds[list[dict[str, float]]]:
         """The weights of the terms of each query as they are now, by term. There is always one round."""
         questions = [self._question(request, place) for place, request in enumerate(requests)]
         missing = {key for question in questions if question is not None for key in question.keys}
@@ -309,7 +308,7 @@ class Searcher:
             self._length = sum(map(hit_length, some)) / len(some)
         return ranking_of(question, hits)
 
-    def _in_parts(self, question: Question) -> Steps[Ranking]:
+    def _in_parts(self, question: Question) -> Rounds[Ranking]:
         """Answer a dense search that is deeper than the engine allows, or has too many ties, part by part.
 
         Each part is a range of ids.
@@ -344,12 +343,12 @@ def _reads(ids: Sequence[str]) -> list[Search]:
     return [documents_by_query({"terms": {"id": part}}, len(part), STAMP) for part in parts]
 
 
-def _beside(rounds: Steps[T], searches: Sequence[Search]) -> Steps[tuple[T, list[Json]]]:
+def _beside(rounds: Rounds[T], searches: Sequence[Search]) -> Rounds[tuple[T, list[Json]]]:
     """The result of the rounds, and the responses to other searches, which are sent together with the first round."""
     waiting = [list(searches)]
     answers: list[Json] = []
 
-    def ask(round: list[Search]) -> Steps[list[Json]]:
+    def ask(round: list[Search]) -> Rounds[list[Json]]:
         responses = yield [*round, *(waiting.pop() if waiting else [])]
         answers.extend(responses[len(round) :])
         return responses[: len(round)]
