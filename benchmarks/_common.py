@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 
 from hybridsearch.tables import UNLIMITED, Grid
@@ -41,6 +42,22 @@ def data_folder() -> Path:
     if not folder.is_dir():
         raise SystemExit(f"There is no folder {folder}: set HYBRIDSEARCH_DATA to a folder of real collections.")
     return folder
+
+
+def read_jsonl(name: str) -> list[dict[str, Any]]:
+    """The objects of a file of JSON lines in `data_folder()`, such as `read_jsonl("scifact/corpus.jsonl")`."""
+    with (data_folder() / name).open(encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
+
+
+def rank_in_loop(model: Any, queries: Sequence[str], texts: Sequence[Sequence[str]]) -> list[NDArray[np.float64]]:
+    """The scores of the texts of each query by `CrossEncoder.rank`, in a loop over the queries."""
+    scores = []
+    for query, of_query in zip(queries, texts, strict=True):
+        ranked = model.rank(query, list(of_query), show_progress_bar=False)
+        by_place = {hit["corpus_id"]: hit["score"] for hit in ranked}
+        scores.append(np.array([by_place[place] for place in range(len(of_query))]))
+    return scores
 
 
 def best_of(function: Callable[[], object], repeats: int = 5, *, seconds: float = 10.0) -> float:

@@ -11,16 +11,14 @@ also includes the tokenisation of each library. The hits of hybridsearch and bm2
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from itertools import chain
-from pathlib import Path
 
 import bm25s
 import numpy as np
 import Stemmer
-from _common import arguments, best_of, data_folder, finish, table
+from _common import arguments, best_of, data_folder, finish, read_jsonl, table
 from rank_bm25 import BM25Okapi
 from scipy.sparse import csr_array
 
@@ -181,22 +179,16 @@ def growth(documents: int) -> dict[str, float]:
     return {"documents": documents, "ours_ms": ours * 1e3, "bm25s_ms": theirs * 1e3, "times_bm25s": theirs / ours}
 
 
-def read_lines(path: Path) -> list[dict[str, str]]:
-    with path.open(encoding="utf-8") as file:
-        return [json.loads(line) for line in file]
-
-
 def main() -> None:
     options = arguments(__doc__)
     warm_up()
     counting.warm_up()
-    data = data_folder()
-    claims = read_qrels(data / "scifact/qrels/test.tsv")
-    pairs = read_lines(data / "medquad/pairs.jsonl")
+    claims = read_qrels(data_folder() / "scifact/qrels/test.tsv")
+    pairs = read_jsonl("medquad/pairs.jsonl")
     collections = {
         "SciFact": (
-            [f"{line['title']} {line['text']}" for line in read_lines(data / "scifact/corpus.jsonl")],
-            [line["text"] for line in read_lines(data / "scifact/queries.jsonl") if line["_id"] in claims],
+            [f"{line['title']} {line['text']}" for line in read_jsonl("scifact/corpus.jsonl")],
+            [line["text"] for line in read_jsonl("scifact/queries.jsonl") if line["_id"] in claims],
         ),
         "MedQuAD": ([pair["answer"] for pair in pairs], [pair["question"] for pair in pairs[:: len(pairs) // 300]]),
     }

