@@ -315,3 +315,42 @@ def browser() -> Iterator[Any]:
         started = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
         yield started
         started.close()
+
+
+@pytest.fixture(scope="module")
+def _kept_page(browser: Any) -> Any:
+    return browser.new_context().new_page()
+
+
+@pytest.fixture
+def new_page(browser: Any, _kept_page: Any) -> Iterator[Callable[..., Any]]:
+    """A function that gives an empty page. A test gets the same page first as the one before it, without its traces.
+
+    Chromium starts a process for each other page. This takes longer than most tests.
+    """
+    pages: list[Any] = []
+    heard: dict[str, Callable[[Any], None]] = {}
+
+    def new_page(
+        width: int, height: int, scheme: str, motion: str = "reduce", **listeners: Callable[[Any], None]
+    ) -> Any:
+        page = browser.new_context().new_page() if pages else _kept_page
+        page.set_viewport_size({"width": width, "height": height})
+        page.emulate_media(color_scheme=scheme, reduced_motion=motion)
+        for event, listener in listeners.items():
+            page.on(event, listener)
+        if not pages:
+            heard.update(listeners)
+        pages.append(page)
+        return page
+
+    yield new_page
+    for page in pages[1:]:
+        page.context.close()
+    if pages:
+        for event, listener in heard.items():
+            _kept_page.remove_listener(event, listener)
+        _kept_page.unroute_all()
+        _kept_page.evaluate("localStorage.clear(); sessionStorage.clear()")
+        _kept_page.mouse.move(0, 0)
+        _kept_page.goto("about:blank")

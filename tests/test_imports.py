@@ -37,10 +37,16 @@ def modules() -> dict[str, Path]:
 
 
 @cache
+def nodes(module: str) -> list[ast.AST]:
+    """The syntax tree of a module."""
+    return list(ast.walk(ast.parse(modules()[module].read_text(encoding="utf-8"))))
+
+
+@cache
 def imported(module: str) -> frozenset[str]:
     """The modules of the package that `module` imports: at the top, in functions, and for types alone."""
     named = set()
-    for node in ast.walk(ast.parse(modules()[module].read_text(encoding="utf-8"))):
+    for node in nodes(module):
         if isinstance(node, ast.Import):
             named |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
@@ -101,28 +107,28 @@ def test_nothing_but_the_program_imports_the_program() -> None:
     assert {module.split(".")[1] for module in wrong} == {"cli", "__main__"}
 
 
-def private_names(tree: ast.AST) -> set[str]:
+def private_names(module: str) -> set[str]:
     """The private names that a module defines: functions, classes, fields and attributes of its own objects."""
     named = {
-        node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+        node.name for node in nodes(module) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
     }
-    fields = [node.target for node in ast.walk(tree) if isinstance(node, ast.AnnAssign)]
+    fields = [node.target for node in nodes(module) if isinstance(node, ast.AnnAssign)]
     named |= {target.id for target in fields if isinstance(target, ast.Name)}
-    attributes = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute)]
+    attributes = [node for node in nodes(module) if isinstance(node, ast.Attribute)]
     named |= {node.attr for node in attributes if isinstance(node.value, ast.Name) and node.value.id in ("self", "cls")}
     return {name for name in named if _is_private(name)}
 
 
 def test_no_private_name_is_taken_from_another_module() -> None:
-    trees = {module: ast.parse(path.read_text(encoding="utf-8")) for module, path in modules().items()}
-    names = {module: private_names(tree) for module, tree in trees.items()}
+    names = {module: private_names(module) for module in modules()}
     ours = set().union(*names.values())
     wrong = []
-    for module, tree in trees.items():
-        for node in ast.walk(tree):
+    for module, own in names.items():
+        foreign = ours - own - FOREIGN
+        for node in nodes(module):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("hybridsearch"):
                 wrong += [f"{module} imports {alias.name}" for alias in node.names if _is_private(alias.name)]
-            elif isinstance(node, ast.Attribute) and node.attr in ours - names[module] - FOREIGN:
+            elif isinstance(node, ast.Attribute) and node.attr in foreign:
                 wrong.append(f"{module}, line {node.lineno}: {ast.unparse(node)}")
     assert wrong == []
 

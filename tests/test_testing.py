@@ -215,6 +215,8 @@ def _of_row(id: str, vectors: Vectors, row: int) -> Item:
 
 
 class TestPlainBackend(BackendSuite):
+    many = 2000
+
     @pytest.fixture
     def connect(self) -> Callable[[str], PlainBackend]:
         return lambda name: PlainBackend()

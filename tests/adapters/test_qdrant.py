@@ -19,6 +19,7 @@ from contextlib import closing
 from dataclasses import replace
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -1030,8 +1031,8 @@ def test_the_vectors_of_a_dense_retriever_are_stored_as_they_were(backend: Qdran
 
 
 def test_scifact_ranks_as_in_memory(data_folder: Path, minilm: str, folder: Path) -> None:
-    documents = list(hs.read_documents(data_folder / "scifact"))[:100]
-    lines = (data_folder / "scifact" / "queries.jsonl").read_text(encoding="utf-8").splitlines()[:25]
+    documents = list(islice(hs.read_documents(data_folder / "scifact"), 50))
+    lines = (data_folder / "scifact" / "queries.jsonl").read_text(encoding="utf-8").splitlines()[:12]
     queries = [json.loads(line)["text"] for line in lines]
     retrievers: Any = {"bm25": hs.BM25(), "dense": hs.Dense(minilm, max_length=64)}
     memory = hs.HybridSearch(retrievers, backend="memory")

@@ -189,11 +189,11 @@ def test_delete_without_a_terminal_needs_yes(given: list[str], place: str) -> No
     done = program("delete", place, *given)
     assert (done.returncode, done.stdout) == (1, "")
     assert "because standard input is not a terminal, so no document was deleted: give --yes" in done.stderr
-    done = program("delete", place, *given, "--json")
-    assert (done.returncode, "--json asks nothing, so no document was deleted: give --yes" in done.stderr) == (1, True)
+    done = run("delete", place, *given, "--json")
+    assert (done.exit_code, "--json asks nothing, so no document was deleted: give --yes" in done.stderr) == (1, True)
     assert len(ids(place)) == 4
-    done = program("delete", place, *given, "--yes")
-    assert (done.returncode, done.stderr) == (0, "")
+    done = run("delete", place, *given, "--yes")
+    assert (done.exit_code, done.stderr) == (0, "")
     assert done.stdout == f"Deleted 1 document. {place} holds 3 documents.\n"
 
 
@@ -203,9 +203,9 @@ def test_delete_tells_machines_what_it_did(place: str) -> None:
 
 
 def test_a_dry_run_deletes_nothing(place: str) -> None:
-    done = program("delete", place, "--filter", '{"year": {"$gt": 1960}}', "--dry-run")
+    done = run("delete", place, "--filter", '{"year": {"$gt": 1960}}', "--dry-run")
     assert done.stdout == f"2 documents of 4 in {place} would be deleted.\n"
-    told = json.loads(program("delete", place, "wing", "--dry-run", "--json").stdout)
+    told = json.loads(run("delete", place, "wing", "--dry-run", "--json").stdout)
     assert told == {"index": place, "found": 1, "deleted": 0, "documents": 4, "notes": []}
     assert len(ids(place)) == 4
 

@@ -287,7 +287,9 @@ def test_the_preset_prints_six_systems(minilm: str, collection: Path, tmp_path: 
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     torch.manual_seed(5)
-    AutoModelForSequenceClassification.from_pretrained(minilm, num_labels=1).save_pretrained(tmp_path / "bert")
+    AutoModelForSequenceClassification.from_pretrained(minilm, num_labels=1, num_hidden_layers=2).save_pretrained(
+        tmp_path / "bert"
+    )
     AutoTokenizer.from_pretrained(minilm).save_pretrained(tmp_path / "bert")
     CrossEncoder(str(tmp_path / "bert"), device="cpu").save_pretrained(str(tmp_path / "model"))
     data = compared(

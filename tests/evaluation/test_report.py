@@ -59,32 +59,33 @@ Open = Callable[..., Opened]
 
 
 @pytest.fixture
-def look(browser: Browser, tmp_path: Path) -> Iterator[Open]:
+def look(browser: Browser, new_page: Callable[..., Page], tmp_path: Path) -> Iterator[Open]:
     """A function that opens the report of a comparison. At the end, no page may have made a request or an error."""
     every: list[Opened] = []
 
     def opener(comparison: Comparison, width: int = 1280, scheme: str = "light", script: bool = True) -> Opened:
         path = tmp_path / f"report-{len(every)}.html"
         write_html(comparison, path)
-        context = browser.new_context(
-            viewport={"width": width, "height": 900},
-            color_scheme=scheme,  # type: ignore[arg-type]
-            java_script_enabled=script,
-            reduced_motion="reduce",
-        )
-        opened = Opened(context.new_page())
-        opened.page.on("request", lambda request: opened.requests.append(request.url))
-        opened.page.on("console", lambda message: opened.complaints.append(message.text))
-        opened.page.on("pageerror", lambda error: opened.complaints.append(str(error)))
-        opened.page.goto(path.as_uri())
-        every.append(opened)
-        return opened
+        requests, complaints = list[str](), list[str]()
+        listeners: dict[Any, Callable[[Any], None]] = {
+            "request": lambda request: requests.append(request.url),
+            "console": lambda message: complaints.append(message.text),
+            "pageerror": lambda error: complaints.append(str(error)),
+        }
+        if script:
+            page = new_page(width, 900, scheme, **listeners)
+        else:
+            page = browser.new_context(java_script_enabled=False).new_page()
+            for event, listener in listeners.items():
+                page.on(event, listener)
+        every.append(Opened(page, requests, complaints))
+        every[-1].page.goto(path.as_uri())
+        return every[-1]
 
     yield opener
     for number, opened in enumerate(every):
         assert set(opened.requests) == {(tmp_path / f"report-{number}.html").as_uri()}
         assert opened.complaints == []
-        opened.page.context.close()
 
 
 def test_the_page_asks_for_nothing_and_has_no_errors_in_either_theme(look: Open, comparison: Comparison) -> None:

@@ -44,42 +44,33 @@ def test_the_score_of_a_document_that_both_retrievers_list_first_is_two_over_k_p
 _RANX = """
 import json, sys
 import ranx
-runs, arguments = json.load(sys.stdin)
-print(json.dumps(dict(ranx.fuse(runs=[ranx.Run({"q": run}) for run in runs], **arguments).run["q"])))
+for runs, arguments in json.load(sys.stdin):
+    print(json.dumps(dict(ranx.fuse(runs=[ranx.Run({"q": run}) for run in runs], **arguments).run["q"])))
 """
 
 
-def fused_by_ranx(given: Mapping[str, Ranking], **arguments: object) -> dict[str, float]:
-    """The scores of the library ranx, in a process of plain Python. It would compile its loops for most of a minute."""
+def test_rrf_and_minmax_equal_ranx() -> None:
+    """The library runs in a process of plain Python, because it would compile its loops for most of a minute."""
     pytest.importorskip("ranx")
+    rng = np.random.default_rng(5)
+    scores = [{f"d{i}": float(score) for i, score in enumerate(rng.permutation(50)[: 10 + 10 * r])} for r in range(3)]
+    normal = [{f"d{i}": float(score) for i, score in enumerate(rng.normal(size=30 + r))} for r in range(3)]
+    rrf = [[scores, {"norm": None, "method": "rrf", "params": {"k": k}}] for k in (60, 7)]
+
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", _RANX],
-        input=json.dumps([[dict(ranking) for ranking in given.values()], arguments]),
+        input=json.dumps([*rrf, [normal, {"norm": "min-max", "method": "sum"}]]),
         env={**os.environ, "NUMBA_DISABLE_JIT": "1"},
         stdout=subprocess.PIPE,
         text=True,
         check=True,
     )
-    scores: dict[str, float] = json.loads(done.stdout)
-    return scores
 
-
-@pytest.mark.parametrize("k", [60, 7])
-def test_rrf_equals_ranx(k: int) -> None:
-    rng = np.random.default_rng(5)
-    given_rankings = rankings(
-        *[{f"d{i}": float(score) for i, score in enumerate(rng.permutation(50)[: 10 + 10 * r])} for r in range(3)]
-    )
-    theirs = fused_by_ranx(given_rankings, norm=None, method="rrf", params={"k": k})
-    assert dict(RRF(k).fuse(given_rankings)) == pytest.approx(theirs)
-
-
-def test_minmax_mean_equals_ranx_after_its_sum_is_divided() -> None:
-    rng = np.random.default_rng(6)
-    given_rankings = rankings(*[{f"d{i}": float(s) for i, s in enumerate(rng.normal(size=30 + r))} for r in range(3)])
-    theirs = fused_by_ranx(given_rankings, norm="min-max", method="sum")
-    expected = {id: score / 3 for id, score in theirs.items()}
-    assert dict(ScoreFusion("minmax").fuse(given_rankings)) == pytest.approx(expected)
+    at_60, at_7, minmax = map(json.loads, done.stdout.splitlines())
+    assert dict(RRF(60).fuse(rankings(*scores))) == pytest.approx(at_60)
+    assert dict(RRF(7).fuse(rankings(*scores))) == pytest.approx(at_7)
+    mean = {id: score / 3 for id, score in minmax.items()}
+    assert dict(ScoreFusion("minmax").fuse(rankings(*normal))) == pytest.approx(mean)
 
 
 def test_zscore_uses_the_population_deviation_and_counts_missing_as_zero() -> None:

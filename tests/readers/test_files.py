@@ -771,7 +771,7 @@ def test_entities_of_html_are_not_expanded() -> None:
     assert len(read_html(html.encode(), None).text) < 5000
 
 
-def test_a_zip_bomb_is_refused_by_its_list_of_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_zip_bomb_is_refused_by_its_list_of_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(office, "LARGEST_PARTS", 2**20)
     with pytest.raises(DocumentError, match=r"more than the limit of 1,048,576"):
         office.read_docx(changed(word(), "word/document.xml", lambda xml: xml + b" " * 2**21))
@@ -780,17 +780,14 @@ def test_a_zip_bomb_is_refused_by_its_list_of_parts(tmp_path: Path, monkeypatch:
         office.read_docx(word())
 
 
-@pytest.mark.parametrize(
-    ("name", "make", "part"), [OFFICE[0], *(pytest.param(*one, marks=pytest.mark.slow) for one in OFFICE[1:])]
-)
+@pytest.mark.parametrize(("name", "make", "part"), OFFICE)
 def test_parts_that_unpack_to_much_are_bounded(tmp_path: Path, name: str, make: Callable[[], bytes], part: str) -> None:
-    raw = changed(make(), part, lambda xml: xml + b"<!--" + b" " * (600 * 2**20) + b"-->")
-    assert len(raw) < 2**20
-    (tmp_path / name).write_bytes(raw)
-    begin = time.perf_counter()
-    with pytest.raises(DocumentError, match="when they are decompressed, more than the limit"):
+    (tmp_path / name).write_bytes(make())
+    with zipfile.ZipFile(tmp_path / name, "a") as archive:
+        archive.getinfo(part).file_size = 600 * 2**20
+        archive.comment = b"lets the list of parts be written again"
+    with pytest.raises(DocumentError, match="when they are decompressed, more than the limit of 536,870,912"):
         read(tmp_path / name)
-    assert time.perf_counter() - begin < 100
 
 
 def test_deeply_nested_html_is_bounded(tmp_path: Path) -> None:

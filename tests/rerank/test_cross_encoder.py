@@ -30,13 +30,15 @@ DOCUMENTS = [
 
 
 def cross_encoder(folder: Path, minilm: str, outputs: int = 1) -> str:
-    """MiniLM with an untrained head for scores, saved in `folder`."""
+    """The first two layers of MiniLM with an untrained head for scores, saved in `folder`."""
     import torch
     from sentence_transformers import CrossEncoder
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     torch.manual_seed(5)
-    AutoModelForSequenceClassification.from_pretrained(minilm, num_labels=outputs).save_pretrained(folder / "bert")
+    AutoModelForSequenceClassification.from_pretrained(minilm, num_labels=outputs, num_hidden_layers=2).save_pretrained(
+        folder / "bert"
+    )
     AutoTokenizer.from_pretrained(minilm).save_pretrained(folder / "bert")
     CrossEncoder(str(folder / "bert"), device="cpu").save_pretrained(str(folder / "model"))
     return str(folder / "model")

@@ -30,7 +30,7 @@ from hybridsearch.service.indexes import ServedIndex
 from hybridsearch.service.settings import Settings
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Page
 
 HOSTILE = "<img src=x onerror=window.hacked=1></textarea><script>window.hacked=1</script>"
 WORDS = ("alder", "birch", "cedar", "maple", "oaken", "poplar", "rowan", "spruce", "willow", "linden")
@@ -123,30 +123,30 @@ Open = Callable[..., Opened]
 
 
 @pytest.fixture
-def look(browser: Browser, address: str) -> Iterator[Open]:
+def look(new_page: Callable[..., Page], address: str) -> Iterator[Open]:
     """A function that opens the page. It may ask only its server, and may break neither a rule nor its policy."""
     every: list[Opened] = []
 
     def opener(hash: str, *, at: str = address, width: int = 1200, scheme: str = "light") -> Opened:
-        context = browser.new_context(
-            viewport={"width": width, "height": 900},
-            color_scheme=scheme,
-            accept_downloads=True,  # type: ignore[arg-type]
+        complaints: list[str] = []
+        page = new_page(
+            width,
+            900,
+            scheme,
+            "no-preference",
+            console=lambda message: complaints.append(message.text),
+            pageerror=lambda error: complaints.append(str(error)),
         )
-        opened = Opened(context.new_page())
-        context.route(lambda url: not url.startswith((at, "blob:")), lambda route: route.abort())
-        opened.page.set_default_timeout(15_000)
-        opened.page.on("console", lambda message: opened.complaints.append(message.text))
-        opened.page.on("pageerror", lambda error: opened.complaints.append(str(error)))
-        opened.page.goto(at + hash)
-        every.append(opened)
-        return opened
+        page.route(lambda url: not url.startswith((at, "blob:")), lambda route: route.abort())
+        page.set_default_timeout(15_000)
+        page.goto(at + hash)
+        every.append(Opened(page, complaints))
+        return every[-1]
 
     yield opener
     for opened in every:
         assert opened.complaints == []
         assert opened.page.evaluate("window.hacked") is None
-        opened.page.context.close()
 
 
 def test_from_no_judgement_to_a_fusion_in_use_by_keys_alone(

@@ -153,34 +153,34 @@ Open = Callable[..., Opened]
 
 
 @pytest.fixture
-def look(browser: Browser, address: str) -> Iterator[Open]:
+def look(new_page: Callable[..., Page], address: str) -> Iterator[Open]:
     """A function that opens the page. It may ask only its server, and may break neither a rule nor its policy."""
     every: list[Opened] = []
 
     def opener(
         hash: str = "", *, at: str = address, width: int = 1600, scheme: str = "light", motion: str = "reduce"
     ) -> Opened:
-        context = browser.new_context(
-            viewport={"width": width, "height": 1000},
-            color_scheme=scheme,  # type: ignore[arg-type]
-            reduced_motion=motion,  # type: ignore[arg-type]
+        requests, complaints = list[str](), list[str]()
+        page = new_page(
+            width,
+            1000,
+            scheme,
+            motion,
+            request=lambda request: requests.append(request.url),
+            console=lambda message: complaints.append(message.text),
+            pageerror=lambda error: complaints.append(str(error)),
         )
-        opened = Opened(context.new_page())
-        context.route(lambda url: not url.startswith(at), lambda route: route.abort())
-        opened.page.set_default_timeout(10_000)
-        opened.page.on("request", lambda request: opened.requests.append(request.url))
-        opened.page.on("console", lambda message: opened.complaints.append(message.text))
-        opened.page.on("pageerror", lambda error: opened.complaints.append(str(error)))
-        opened.page.goto(at + hash)
-        every.append(opened)
-        return opened
+        page.route(lambda url: not url.startswith(at), lambda route: route.abort())
+        page.set_default_timeout(10_000)
+        page.goto(at + hash)
+        every.append(Opened(page, requests, complaints))
+        return every[-1]
 
     yield opener
     for opened in every:
         assert [url for url in opened.requests if not url.startswith("http://127.0.0.1:")] == []
         assert opened.complaints == []
         assert opened.page.evaluate("window.hacked") is None
-        opened.page.context.close()
 
 
 def at_look(index: str = "help", query: str = QUERY, **state: Any) -> str:
@@ -596,7 +596,7 @@ def test_problems_are_told_in_a_sentence(look: Open) -> None:
     opened = look("#/look?index=nothing")
     alert = opened.page.get_by_role("alert")
     assert 'There is no index "nothing"' in alert.inner_text()
-    opened.page.context.route("**/look", lambda route: route.abort())
+    opened.page.route("**/look", lambda route: route.abort())
     opened.page.get_by_role("searchbox").fill("brake")
     alert.get_by_text("The service does not answer. Is it still running?").wait_for()
     opened.complaints.clear()  # Chromium writes about the failed request
