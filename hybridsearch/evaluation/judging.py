@@ -622,9 +622,15 @@ def scores_of(scorer: Scorer, query: str, documents: Sequence[Document]) -> list
     if isinstance(scorer, Reranker):
         (scores,) = score_pairs(scorer, [query], [documents])
         return [float(score) for score in scores]
-    found = np.asarray(scorer(query, [document.content for document in documents]), dtype=np.float64)
+    given, wrong = scorer(query, [document.content for document in documents]), None
+    try:
+        found = np.asarray(given, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        found, wrong = np.empty(0), error
     if found.shape != (len(documents),) or not np.isfinite(found).all():
-        raise EncodingError(f"The judge did not give one finite score for each of {len(documents)} texts.")
+        raise EncodingError(
+            f"The judge did not give one finite score for each of {len(documents)} texts, but {arguments.shown(given)}."
+        ) from wrong
     return [float(score) for score in found]
 
 

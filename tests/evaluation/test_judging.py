@@ -313,8 +313,10 @@ def test_a_program_judges_by_its_thresholds_and_goes_on_after_an_interruption(ju
 
 def test_a_program_without_a_score_for_each_text_is_refused(judgements: hs.Judgements) -> None:
     documents = [hs.Document(f"d{at}", str(at)) for at in range(12)]
-    with pytest.raises(EncodingError, match="one finite score"):
-        judgements.judge_with("bad", lambda query, texts: [float("nan")] * len(texts), documents)
+    wrong: list[Any] = [[float("nan")] * 12, ["good"] * 12, [{}] * 12, [1, [2]], "good", None]
+    for answer in wrong:
+        with pytest.raises(EncodingError, match="one finite score"):
+            judgements.judge_with("bad", lambda query, texts, answer=answer: answer, documents)
     with pytest.raises(InvalidArgumentError, match="in rising order"):
         judgements.judge_with("bad", lambda query, texts: [1.0], documents, thresholds=[2, 1])
     with pytest.warns(UserWarning, match="cannot be graded"):
