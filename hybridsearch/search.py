@@ -7,6 +7,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -224,12 +225,13 @@ class HybridSearch:
                 )
             check_sync(self._backend, str(self._place))
         if via is not None:
-            return self._index_via(via, documents, cluster, batch_size, show_progress_bar)
+            with self._changing():
+                return self._index_via(via, documents, cluster, batch_size, show_progress_bar)
         if cluster is not None:
             raise InvalidArgumentError("A cluster encodes into a folder first: give the folder as via (--via).")
         if self._encoders.schema is None:
             self.refresh()  # another process, or a call that was interrupted, may have made the index
-        with shared_with(self.reranker):
+        with self._changing(), shared_with(self.reranker):
             return add_documents(
                 self._backend,
                 self._encoders,
@@ -292,10 +294,12 @@ class HybridSearch:
         parsed = self._parsed(filter)
         if parsed is None:
             given = arguments.ids(() if ids is None else ids)
-            return self._backend.delete([form for id in given for form in spellings(id)])
+            with self._changing():
+                return self._backend.delete([form for id in given for form in spellings(id)])
         for note in filter_notes(self._backend, parsed, self._known):
             warn(note)
-        return delete_selected(self._backend, parsed)
+        with self._changing():
+            return delete_selected(self._backend, parsed)
 
     def documents(
         self,
@@ -754,6 +758,14 @@ class HybridSearch:
 
     # Private parts
 
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Forget at the end what filters were known to find, because documents were changed."""
+        try:
+            yield
+        finally:
+            self._known.clear()
+
     def _to_its_place(self) -> Recipe[HybridSearch]:
         """The recipe that opens this index again with the present settings."""
         if not self._backend.capabilities.persistent:
@@ -780,11 +792,11 @@ class HybridSearch:
 
     def _look_again(self) -> None:
         self._checked = time.monotonic()
+        self._known.clear()
         schema: Schema | None = getattr(self._backend, "reopen", self._backend.open)()  # see `Reopened`
         known = self._encoders.schema
         if schema is known or schema == known:
             return
-        self._known = set()
         if schema is None or (known is not None and _made_alike(schema, known)):
             self._encoders.schema = schema
             return

@@ -332,6 +332,12 @@ def test_a_filter_on_a_field_that_no_document_has_is_noted() -> None:
     assert search.search("flow", filter={"year": 1900, "id": "nowhere"}).notes == NO_MATCH
     search.upsert(hs.Document("late", "flow", metadata={"yaer": 1961}))
     assert search.search("flow", filter={"yaer": 1961}).notes == ()
+    search.delete("late")
+    assert search.search("flow", filter={"yaer": 1961}).notes == (note,)
+    search.upsert(hs.Document("late", "flow", metadata={"yaer": 1961}))
+    assert search.search("flow", filter={"yaer": 1961}).notes == ()
+    search.delete(filter={"yaer": 1961})
+    assert search.search("flow", filter={"yaer": 1961}).notes == (note,)
 
 
 @pytest.mark.parametrize(
@@ -822,6 +828,21 @@ def test_a_filter_by_a_date_on_datetimes_is_noted() -> None:
     search.index(hs.read_documents(table, types={"d": "date"}))
     found = search.search("wing", filter={"d": {"$lte": first}})
     assert (found.ids, found.notes) == (["a"], ())
+    search.upsert({"id": "c", "text": "a wing", "d": dt.datetime(2024, 3, 1)})
+    (note,) = search.search("wing", filter={"d": {"$lte": first}}).notes
+    assert note.startswith("The filter compares 'd' with the date '2024-03-01'")
+
+
+def test_notes_on_a_filter_follow_the_changes_of_other_processes(tmp_path: Path) -> None:
+    filter = {"d": {"$lte": "2024-03-01"}}
+    with hs.HybridSearch({"bm25": hs.BM25()}, tmp_path / "index") as writer:
+        writer.upsert({"id": "a", "text": "a wing", "d": "2024-03-01"})
+        with hs.open(tmp_path / "index") as reader:
+            assert reader.search("wing", filter=filter).notes == ()
+            writer.upsert({"id": "b", "text": "a wing", "d": "2024-03-01T00:00:00"})
+            reader.refresh()
+            (note,) = reader.search("wing", filter=filter).notes
+    assert note.startswith("The filter compares 'd' with the date '2024-03-01'")
 
 
 def test_a_retriever_that_an_index_lacks_is_refused_with_the_way_out(tmp_path: Path) -> None:
