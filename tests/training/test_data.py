@@ -337,6 +337,15 @@ def test_ignored_columns_are_left_out() -> None:
     assert data.rows.column_names == ["anchor", "positive"]
 
 
+def test_one_name_in_place_of_a_list_or_a_mapping_of_columns_is_refused() -> None:
+    rows = [{"url": "x", "query": "a", "answer": "b"}]
+    with pytest.raises(InvalidArgumentError, match=r"ignore is a list of columns, not 'url': write \['url'\]"):
+        read_training_data(rows, ignore="url")
+    wrong: Any = "query"
+    with pytest.raises(InvalidArgumentError, match="columns is a mapping from roles to columns"):
+        read_training_data(rows, columns=wrong)
+
+
 def test_ids_are_kept_beside_the_rows() -> None:
     data = read_training_data([{"query-id": 7, "query": "a", "corpus-id": "d7", "answer": "b"}])
     assert data.rows.column_names == ["anchor", "positive"]

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hybridsearch.arguments import shown
 from hybridsearch.errors import DocumentError, InvalidArgumentError
 
 NAMES: dict[str, tuple[str, ...]] = {
@@ -94,6 +95,12 @@ def find_roles(columns: Sequence[str], mapping: Mapping[str, str] | None, ignore
         InvalidArgumentError: A column has no role and is not ignored, two columns have the same role, or the columns do
             not make rows to train on.
     """
+    if isinstance(ignore, str):
+        raise InvalidArgumentError(f"ignore is a list of columns, not {ignore!r:.80}: write [{ignore!r:.80}].")
+    if mapping is not None and not isinstance(mapping, Mapping):
+        raise InvalidArgumentError(
+            f"columns is a mapping from roles to columns, such as {{'anchor': 'question'}}, not {shown(mapping)}."
+        )
     for name in ignore:
         if name not in columns:
             raise InvalidArgumentError(f"There is no column {name!r} to ignore. The columns are {listed(columns)}.")
