@@ -15,7 +15,15 @@ from hybridsearch.documents import Document
 from hybridsearch.encoders import Encoder
 from hybridsearch.encoders.dense import Dense
 from hybridsearch.errors import InvalidArgumentError
-from hybridsearch.evaluation.judging import HIGHEST, Judgements, Scorer, checked_queries, documents_of, scores_of
+from hybridsearch.evaluation.judging import (
+    HIGHEST,
+    Judgements,
+    Scorer,
+    checked_queries,
+    description_of,
+    documents_of,
+    scores_of,
+)
 from hybridsearch.fusion import JudgedFusion
 from hybridsearch.messages import warn
 from hybridsearch.progress import progress_bar
@@ -99,7 +107,7 @@ def calibrate(
         about = f"people: {', '.join(judge.people)}"
         grades = _of_people(judge, asked)
     else:
-        about = repr(judge)[:500]
+        about = description_of(judge)
         pools = {query: _pool(of.values(), depth) for query, of in rankings.items()}
         grades = _of_program(judge, search, asked, pools, show_progress_bar)
         if folder is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -296,7 +297,8 @@ class Judgements:
                 asks a language model for a grade from 0 to 3 fits the default thresholds.
             source: Index or documents that have the texts.
             thresholds: The least scores of the grades 1, 2 and 3, in rising order. There may be fewer grades.
-            about: Description of the judge, for the people who read the grades. Default: the `repr` of the scorer.
+            about: Description of the judge, for the people who read the grades. Default: the `repr` of the scorer,
+                without an address in memory.
             show_progress_bar: Whether to show a progress bar. None shows one in a terminal.
 
         Returns:
@@ -311,7 +313,7 @@ class Judgements:
         limits = _check_thresholds(thresholds)
         if self.judges.get(name) == "" and self._log.of(name):
             raise InvalidArgumentError(f"{name!r} is a person who has graded: give the program another name.")
-        described = f"{about or repr(scorer)[:500]}, thresholds {', '.join(f'{limit:g}' for limit in limits)}"
+        described = f"{about or description_of(scorer)}, thresholds {', '.join(f'{limit:g}' for limit in limits)}"
         if self.judges.get(name, described) != described:
             raise InvalidArgumentError(
                 f"The judge {name!r} is {self.judges[name]} already: give another program or other thresholds another "
@@ -615,6 +617,15 @@ def _settle(grades: Sequence[int], rule: Rule) -> int:
         return sorted(grades)[(len(grades) - 1) // 2]
     counts = Counter(grades)
     return min(counts, key=lambda grade: (-counts[grade], grade))
+
+
+def description_of(scorer: object) -> str:
+    """What a program is, in words that are the same in every process. An address in memory is left out.
+
+    >>> description_of(abs), description_of(object())
+    ('<built-in function abs>', '<object object>')
+    """
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(scorer))[:500]
 
 
 def scores_of(scorer: Scorer, query: str, documents: Sequence[Document]) -> list[float]:

@@ -63,7 +63,7 @@ def test_grades_are_kept_with_the_judge_and_compare_names_it(search: hs.HybridSe
     assert {one.grade == one.score for one in judgements.of("counter").values()} == {True}
     judgements.save(tmp_path / "mine", search.documents(), judges=["counter"])
     data = hs.load_dataset(tmp_path / "mine")
-    assert data.judged_by.startswith("counter (<function words")
+    assert data.judged_by.startswith("counter (<function words>")
     comparison = hs.compare({"judged": hs.Pipeline(search, fusion=fusion)}, data, latency_queries=0, details=0)
     assert "judged by counter" in str(comparison.dataset)
     with pytest.raises(InvalidArgumentError, match="has judgements already"):

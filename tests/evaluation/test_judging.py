@@ -311,14 +311,32 @@ def test_a_program_judges_by_its_thresholds_and_goes_on_after_an_interruption(ju
     assert judgements.settled(["length"])["q1"]["d11"] == 2
 
 
+def test_a_function_without_a_description_goes_on_in_another_process(judgements: hs.Judgements) -> None:
+    documents = [hs.Document(f"d{at}", str(at)) for at in range(12)]
+
+    def judge(fails: bool) -> Any:  # each call makes a function with another address
+        def ones(query: str, texts: Sequence[str]) -> list[float]:
+            if fails and query != "wing":
+                raise OSError("no answer")
+            return [1.0] * len(texts)
+
+        return ones
+
+    kept = [judge(fails=True), judge(fails=False)]
+    with pytest.raises(OSError, match="no answer"):
+        judgements.judge_with("ones", kept[0], documents)
+    assert judgements.judge_with("ones", kept[1], documents) > 0
+    assert " at 0x" not in judgements.judges["ones"]
+
+
 def test_a_program_without_a_score_for_each_text_is_refused(judgements: hs.Judgements) -> None:
     documents = [hs.Document(f"d{at}", str(at)) for at in range(12)]
     wrong: list[Any] = [[float("nan")] * 12, ["good"] * 12, [{}] * 12, [1, [2]], "good", None]
     for answer in wrong:
         with pytest.raises(EncodingError, match="one finite score"):
-            judgements.judge_with("bad", lambda query, texts, answer=answer: answer, documents)
+            judgements.judge_with("bad", lambda query, texts, answer=answer: answer, documents, about="wrong")
     with pytest.raises(InvalidArgumentError, match="in rising order"):
-        judgements.judge_with("bad", lambda query, texts: [1.0], documents, thresholds=[2, 1])
+        judgements.judge_with("more", lambda query, texts: [1.0], documents, thresholds=[2, 1])
     with pytest.warns(UserWarning, match="cannot be graded"):
         assert judgements.judge_with("some", lambda query, texts: [1.0] * len(texts), documents[:2]) == 4
 
