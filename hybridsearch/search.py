@@ -197,8 +197,7 @@ class HybridSearch:
             documents: Documents or dicts, a DataFrame of pandas or polars, a table of pyarrow, or the path of a file or
                 folder. `hs.read_documents` reads them. Call it yourself if you need its options.
             batch_size: Number of documents that are encoded together. They are also stored together, unless the index
-                is new: then several batches may be stored together, and searches find them later. In RAM that is at the
-                end.
+                is new: then several batches may be stored together, and searches find them up to ten seconds later.
             via: Place that keeps the encoded documents: a folder, or a URL of object storage such as
                 `"s3://bucket/encoded"`. All documents are first encoded into an index there, which is then copied to
                 this one. After a crash nothing is encoded twice.

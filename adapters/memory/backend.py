@@ -252,9 +252,8 @@ class MemoryBackend:
     def load(self, batches: Iterable[EncodedBatch]) -> None:
         """Add the documents of many batches, as `upsert` does, but several batches in one step.
 
-        This takes less time and memory, because fewer segments are merged. In a folder, a step has the batches of about
-        five seconds, or 256 MiB. In RAM, the documents are searchable at the end. If there is an error or an interrupt,
-        the batches that were read before are added.
+        This takes less time and memory, because fewer segments are merged. A step has the batches of about ten seconds,
+        or 256 MiB. If there is an error or an interrupt, the batches that were read before are added.
 
         Raises:
             InvalidArgumentError: A batch does not fit the schema, or has an id twice.
@@ -262,7 +261,7 @@ class MemoryBackend:
             StorageError: The disk is full or cannot be written.
         """
         schema = self._current().schema
-        collector = Collector(schema, largest=merging.MAX_BYTES, durable=self._store is not None)
+        collector = Collector(schema, durable=self._store is not None)
         collect = whole(collector.add)
         try:
             for batch in batches:

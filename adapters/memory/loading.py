@@ -14,10 +14,10 @@ from hybridsearch.corpus.parts import to_tables
 from hybridsearch.vectors import EncodedBatch
 
 STORED_BYTES = 256 << 20
-"""Number of bytes of the documents that are stored together in a folder."""
+"""Number of bytes of the documents that are stored together."""
 
-STORED_SECONDS = 5.0
-"""The seconds after which documents are stored in a folder. A kill of the process loses at most the later ones."""
+STORED_SECONDS = 10.0
+"""The seconds after which documents are stored. Searches find only what is stored, and a kill loses the rest."""
 
 
 class Collector:
@@ -25,23 +25,20 @@ class Collector:
 
     Args:
         schema: Schema of the index.
-        largest: Number of bytes of a segment in RAM.
         durable: Whether the documents are stored in a folder.
 
     Attributes:
         nbytes: Number of bytes of the batches that were not taken yet.
     """
 
-    def __init__(self, schema: Schema, *, largest: int, durable: bool) -> None:
+    def __init__(self, schema: Schema, *, durable: bool) -> None:
         self._schema, self._durable = schema, durable
-        self._largest = STORED_BYTES if durable else largest
         self._start()
 
     @property
     def is_full(self) -> bool:
         """Whether the batches should be taken before there are more."""
-        late = self._durable and time.monotonic() - self._started > STORED_SECONDS
-        return self.nbytes > self._largest or late
+        return self.nbytes > STORED_BYTES or time.monotonic() - self._started > STORED_SECONDS
 
     def add(self, batch: EncodedBatch) -> None:
         """Add a batch. Its ids differ from those of all other batches.
