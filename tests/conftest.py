@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import gc
 import importlib
 import itertools
@@ -19,8 +18,6 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-import typer.main
-import typer.testing
 from hypothesis import HealthCheck, settings
 from servers import address_of, call, server_of
 from warm import Warm
@@ -96,14 +93,6 @@ def new_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
 def _own_cache(new_folder: Callable[[], Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """Each test has a new encoding cache, and never uses the cache of the user."""
     monkeypatch.setenv("HYBRIDSEARCH_CACHE", str(new_folder()))
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _verbs_are_made_once() -> Iterator[None]:
-    """Each run of the command line makes all verbs, which takes longer than most of them do."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(typer.testing, "_get_command", functools.cache(typer.main.get_command))
-        yield
 
 
 @pytest.fixture(scope="session")

@@ -226,8 +226,8 @@ def test_the_work_grows_with_the_length_of_the_text(shape: str) -> None:
     assert read <= 6 * len(text)
 
 
-def test_a_text_of_two_megabytes_is_split() -> None:
-    text = "A short sentence of seven words. " * 60_000
+def test_a_text_of_ten_megabytes_is_split() -> None:
+    text = "A short sentence of seven words. " * 300_000
     (passages,) = Splitter(Passages(), WORDS).split([hs.Document("1", text)])
     assert passages[-1].end == len(text)
     assert {text[p.start : p.end] for p in passages[:-1]} == {"A short sentence of seven words. " * 18}

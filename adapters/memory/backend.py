@@ -253,7 +253,8 @@ class MemoryBackend:
         """Add the documents of many batches, as `upsert` does, but several batches in one step.
 
         This takes less time and memory, because fewer segments are merged. A step has the batches of about ten seconds,
-        or 256 MiB. If there is an error or an interrupt, the batches that were read before are added.
+        or 256 MiB. A batch that took more than a second to read and encode ends a step. If there is an error or an
+        interrupt, the batches that were read before are added.
 
         Raises:
             InvalidArgumentError: A batch does not fit the schema, or has an id twice.
@@ -263,11 +264,14 @@ class MemoryBackend:
         schema = self._current().schema
         collector = Collector(schema, durable=self._store is not None)
         collect = whole(collector.add)
+        started = time.monotonic()
         try:
             for batch in batches:
+                seconds = time.monotonic() - started
                 collect(batch)
-                if collector.is_full:
+                if collector.is_due(seconds):
                     self._add_collected(collector)
+                started = time.monotonic()
         finally:
             self._add_collected(collector)
         self.refresh()

@@ -19,6 +19,9 @@ STORED_BYTES = 256 << 20
 STORED_SECONDS = 10.0
 """The seconds after which documents are stored. Searches find only what is stored, and a kill loses the rest."""
 
+SLOW_SECONDS = 1.0
+"""The seconds of reading and encoding after which a batch is stored at once, so that no slow work is lost."""
+
 
 class Collector:
     """Joins batches into one segment. It has the texts once, while `Segment.merge` has old and new texts at its end.
@@ -35,10 +38,10 @@ class Collector:
         self._schema, self._durable = schema, durable
         self._start()
 
-    @property
-    def is_full(self) -> bool:
-        """Whether the batches should be taken before there are more."""
-        return self.nbytes > STORED_BYTES or time.monotonic() - self._started > STORED_SECONDS
+    def is_due(self, seconds: float) -> bool:
+        """Whether the batches should be taken before there are more. The last one took `seconds` to read and encode."""
+        late = time.monotonic() - self._started > STORED_SECONDS
+        return late or seconds > SLOW_SECONDS or self.nbytes > STORED_BYTES
 
     def add(self, batch: EncodedBatch) -> None:
         """Add a batch. Its ids differ from those of all other batches.

@@ -195,7 +195,7 @@ class Connection:
             "api_key": self._key,
             "timeout": self._refusals.timeout,
             "check_compatibility": False,
-            "verify": verify if str(self.place.url).startswith("https") else False,  # reads no certificates for nothing
+            **({"verify": verify} if str(self.place.url).startswith("https") else {}),
         }
 
     def _check_version(self, client: QdrantClient) -> None:

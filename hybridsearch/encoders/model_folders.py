@@ -103,6 +103,7 @@ def refuse_cross_encoder(folder: Path) -> None:
 
 
 def check_folder(folder: Path, family: Family) -> None:
+    """Raises InvalidArgumentError if the model in a folder is not of this family, or has pickled weights."""
     for part in (folder, *_module_folders(folder)):
         if any(part.glob("pytorch_model*.bin")) and not any(part.glob("*.safetensors")):
             raise InvalidArgumentError(
@@ -145,6 +146,7 @@ def check_folder(folder: Path, family: Family) -> None:
 
 
 def warn_of_untrained(folder: Path) -> None:
+    """Warn if the model in a folder is a language model, which was not trained to make vectors of texts."""
     _, modules, architectures = _described(folder)
     if not modules and re.search("For[A-Z]|LMHead", architectures):
         warn(

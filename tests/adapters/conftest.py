@@ -2,24 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 from hybridsearch.places import connect
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _clients_of_qdrant_share_a_table() -> Iterator[None]:
-    """Each client copies a table with all models of the interface, which takes longer than most tests."""
-    with pytest.MonkeyPatch.context() as patch:
-        with contextlib.suppress(ImportError):
-            from qdrant_client.embed import schema_parser
-
-            patch.setattr(schema_parser, "deepcopy", dict)
-        yield
 
 
 @pytest.fixture(params=["opensearch", "elasticsearch"])
