@@ -472,6 +472,25 @@ def test_everything_can_be_reached_by_keys(look: Open, search: hs.HybridSearch) 
     assert page.locator("#status").inner_text() != ""
 
 
+def test_a_closed_dialog_does_not_take_the_focus_again(look: Open) -> None:
+    page = look("#/look?index=help").page
+    page.get_by_role("searchbox").wait_for()
+    page.evaluate("document.activeElement.blur()")
+    page.locator("#theme").focus()
+    page.keyboard.press("?")
+    page.get_by_role("dialog", name="Keys").wait_for()
+    # The browser tells the page of the close later than it closes. The user may have gone on by then.
+    page.evaluate(
+        """new Promise((told) => {
+            const dialog = document.querySelector("dialog");
+            dialog.addEventListener("close", () => setTimeout(told));
+            dialog.close();
+            document.querySelector("main [type=search]").focus();
+        })"""
+    )
+    assert page.evaluate("document.activeElement.type") == "search"
+
+
 def test_the_back_button_goes_to_the_query_before(look: Open) -> None:
     opened = look("#/look?index=help")
     box = opened.page.get_by_role("searchbox")

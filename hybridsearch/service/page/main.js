@@ -203,13 +203,9 @@ function fail(error) {
 // Dialogs and keys
 
 function ask(dialog) {
-  const before = document.activeElement;
   document.body.append(dialog);
   dialog.addEventListener("click", (event) => { if (event.target === dialog) dialog.close(); }); // beside the dialog
-  dialog.addEventListener("close", () => {
-    dialog.remove();
-    if (before?.isConnected) before.focus();
-  });
+  dialog.addEventListener("close", () => dialog.remove()); // the browser gives the focus back, before this event
   dialog.showModal();
   return dialog;
 }
