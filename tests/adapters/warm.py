@@ -7,6 +7,7 @@ open. `python warm.py SOCKET hybridsearch ...` asks it to run the command line o
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import gc
 import importlib
@@ -19,11 +20,13 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
+import traceback
 import types
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NoReturn
 
 MODULES = (
     "pyarrow.parquet",
@@ -125,8 +128,7 @@ def _serve(listener: socket.socket) -> None:
             if not process:
                 asking.close()
                 listener.close()
-                _become(*json.loads(request), files)
-                return
+                _run(request, files)
             asking.send(str(process).encode())
             _, status = os.waitpid(process, 0)
             asking.send(str(os.waitstatus_to_exitcode(status)).encode())
@@ -158,6 +160,24 @@ def _become(program: list[str], cwd: str, env: dict[str, str], files: Sequence[i
     module.__file__ = str(script)
     sys.modules["__main__"] = module
     exec(compile(script.read_text(encoding="utf-8"), script, "exec"), vars(module))  # noqa: S102
+
+
+def _run(request: bytes, files: Sequence[int]) -> NoReturn:
+    """Run a program and end as Python does, but take no module apart: this would copy the memory of all libraries."""
+    code: object = None
+    try:
+        _become(*json.loads(request), files)
+    except SystemExit as end:
+        code = end.code
+    except BaseException:
+        traceback.print_exc()
+        code = 1
+    if isinstance(code, str):
+        print(code, file=sys.stderr)
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    os._exit(code if isinstance(code, int) else code is not None)
 
 
 if __name__ == "__main__":
