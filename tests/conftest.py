@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import gc
 import importlib
 import itertools
@@ -18,6 +19,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import typer.testing
 from hypothesis import HealthCheck, settings
 from servers import address_of, call, server_of
 from warm import Warm
@@ -93,6 +95,14 @@ def new_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Path]:
 def _own_cache(new_folder: Callable[[], Path], monkeypatch: pytest.MonkeyPatch) -> None:
     """Each test has a new encoding cache, and never uses the cache of the user."""
     monkeypatch.setenv("HYBRIDSEARCH_CACHE", str(new_folder()))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _commands_are_made_once() -> Iterator[None]:
+    """Making the commands of the program takes longer than most of them. They are the same for each call."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(typer.testing, "_get_command", functools.cache(typer.main.get_command))
+        yield
 
 
 @pytest.fixture(scope="session")

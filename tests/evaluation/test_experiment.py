@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
-import signal
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from multiprocessing import get_context
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -745,27 +745,22 @@ def test_a_damaged_file_is_made_again(dataset: Dataset, tmp_path: Path) -> None:
         assert compare({"rrf": search}, dataset, **options)["rrf"].rankings == first["rrf"].rankings
 
 
-CRASHING = """
-import sys
-from pathlib import Path
-sys.path.insert(0, {tests!r})
-import test_experiment as t
-folder = Path({folder!r})
-dataset = t.make_dataset(400, 300)
-with t.hs.HybridSearch({{"bm25": t.hs.BM25(), "dense": t.Hashing(log=folder / "log")}}, folder / "index") as search:
-    search.index(dataset.corpus, show_progress_bar=False)
-    reranker = t.Overlap(20, log=folder / "log", slow={slow})
-    t.compare(
-        {{"rrf": search, "reranked": t.Pipeline(search, reranker=reranker)}},
-        dataset, work_folder=folder / "work", **t.QUICK
-    ).save(folder / "result.json")
-"""
+def _compare_in(folder: Path, slow: float) -> None:
+    dataset = make_dataset(400, 300)
+    with hs.HybridSearch({"bm25": hs.BM25(), "dense": Hashing(log=folder / "log")}, folder / "index") as search:
+        search.index(dataset.corpus, show_progress_bar=False)
+        reranker = Overlap(20, log=folder / "log", slow=slow)
+        systems = {"rrf": search, "reranked": Pipeline(search, reranker=reranker)}
+        compare(systems, dataset, work_folder=folder / "work", **QUICK).save(folder / "result.json")
 
 
-def test_what_was_finished_before_a_crash_is_not_done_again(tmp_path: Path) -> None:
-    def start(slow: float) -> subprocess.Popen[bytes]:
-        script = CRASHING.format(tests=str(Path(__file__).parent), folder=str(tmp_path), slow=slow)
-        return subprocess.Popen([sys.executable, "-c", script], env={**os.environ, "HYBRIDSEARCH_CACHE": "off"})
+def test_what_was_finished_before_a_crash_is_not_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HYBRIDSEARCH_CACHE", "off")
+
+    def start(slow: float) -> BaseProcess:
+        process = get_context("fork").Process(target=_compare_in, args=(tmp_path, slow))
+        process.start()
+        return process
 
     def counts() -> dict[str, int]:
         total = {"documents": 0, "queries": 0, "pairs": 0}
@@ -775,17 +770,19 @@ def test_what_was_finished_before_a_crash_is_not_done_again(tmp_path: Path) -> N
 
     process = start(0.5)
     deadline = time.monotonic() + 120
-    while counts()["pairs"] < 2000 and process.poll() is None and time.monotonic() < deadline:
+    while counts()["pairs"] < 2000 and process.is_alive() and time.monotonic() < deadline:
         time.sleep(0.05)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    process.kill()
+    process.join()
     before = counts()
     assert before["documents"] == 400
     assert before["queries"] == 300
     assert 2000 <= before["pairs"] < 6000
     assert not (tmp_path / "result.json").exists()
 
-    assert start(0).wait(120) == 0
+    second = start(0)
+    second.join(120)
+    assert second.exitcode == 0
     after = counts()
     assert after["documents"] == 400
     assert after["queries"] == 300

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -387,50 +385,33 @@ def test_a_damaged_part_is_named(small: hs.HybridSearch, tmp_path: Path) -> None
         Negatives.open(tmp_path / "mined")
 
 
-MINE = """
-import json, sys
-from pathlib import Path
-import hybridsearch as hs
-from hybridsearch.training.negatives.mining import mine_hard_negatives
-
-folder = Path(sys.argv[1])
-corpus = [hs.Document(**record) for record in json.loads((folder / "corpus.json").read_text())]
-queries = json.loads((folder / "queries.json").read_text())
-search = hs.HybridSearch({"bm25": hs.BM25()})
-search.index(corpus, show_progress_bar=False)
-dataset = hs.Dataset("words", queries, {id: {id.replace("q", "d"): 1} for id in queries}, corpus)
-mine_hard_negatives(dataset, search, per_query=2, batch_size=1, sampling="random", output=folder / "mined")
-"""
-
-
 def test_mining_that_was_killed_goes_on_and_ends_with_the_same_rows(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     words = [f"word{number}" for number in range(200)]
     texts = [" ".join(rng.choice(words, 30)) for _ in range(150)]
-    corpus = [{"id": f"d{number}", "text": text} for number, text in enumerate(texts)]
+    corpus = [hs.Document(f"d{number}", text) for number, text in enumerate(texts)]
     queries = {f"q{number}": " ".join(text.split()[:4]) for number, text in enumerate(texts)}
-    (tmp_path / "corpus.json").write_text(json.dumps(corpus))
-    (tmp_path / "queries.json").write_text(json.dumps(queries))
+    dataset = hs.Dataset("words", queries, {id: {id.replace("q", "d"): 1} for id in queries}, corpus)
+    search = hs.HybridSearch({"bm25": hs.BM25()})
+    search.index(corpus, show_progress_bar=False)
     mined = tmp_path / "mined"
+    mine = partial(mine_hard_negatives, dataset, search, per_query=2, sampling="random")
 
-    with subprocess.Popen([sys.executable, "-c", MINE, str(tmp_path)]) as process:
-        while process.poll() is None and not (mined / "part-00005.parquet").exists():
-            time.sleep(0.002)
-        os.kill(process.pid, signal.SIGKILL)
-    assert process.returncode == -signal.SIGKILL
+    process = get_context("fork").Process(target=mine, kwargs={"batch_size": 1, "output": mined})
+    process.start()
+    while process.is_alive() and not (mined / "part-00005.parquet").exists():
+        time.sleep(0.002)
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     parts = {path.name: path.stat().st_mtime_ns for path in mined.glob("part-*.parquet")}
     assert 6 <= len(parts) < 150
     with pytest.raises(InvalidArgumentError, match=r"lacks \d+ of 150 parts"):
         Negatives.open(mined)
 
-    search = hs.HybridSearch({"bm25": hs.BM25()})
-    search.index(corpus, show_progress_bar=False)
-    dataset = hs.Dataset(
-        "words", queries, {id: {id.replace("q", "d"): 1} for id in queries}, [hs.Document(**one) for one in corpus]
-    )
-    mine_hard_negatives(dataset, search, per_query=2, batch_size=1, sampling="random", output=mined)
+    mine(batch_size=1, output=mined)
     assert {name: (mined / name).stat().st_mtime_ns for name in parts} == parts  # not done again
-    whole = mine_hard_negatives(dataset, search, per_query=2, sampling="random")
+    whole = mine()
     resumed = Negatives.open(mined)
     assert resumed.data.rows.to_dict() == whole.data.rows.to_dict()
     assert resumed.provenance.to_dict() == whole.provenance.to_dict()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import io
-import json
 import math
+import os
 import re
 import signal
-import subprocess
 import sys
 from collections.abc import Callable
+from multiprocessing import get_context
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -29,27 +29,6 @@ pytest.importorskip("sentence_transformers", reason="pip install 'hybridsearch[t
 datasets: Any = pytest.importorskip("datasets", reason="pip install 'hybridsearch[training]'")
 
 SETTINGS = TrainingSettings(epochs=2, batch_size=8, learning_rate=1e-3, evaluate_every=3, keep_checkpoints=1)
-KILLED = """
-import json, os, signal, sys
-from pathlib import Path
-import sentence_transformers, torch, transformers
-from hybridsearch.training.runs.run import fit
-from hybridsearch.training.settings import TrainingSettings
-sys.path.insert(0, {tests!r})
-from test_run import mixture, losses_of, triplets_of
-
-class Kill(transformers.TrainerCallback):
-    def on_step_end(self, args, state, control, **_):
-        if state.global_step == {step}:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-torch.set_num_threads(1)
-pairs = json.loads(Path({pairs!r}).read_text())
-model = sentence_transformers.SentenceTransformer({model!r}, device="cpu")
-data = mixture(pairs)
-fit(model, "dense", data, losses_of(model, data), TrainingSettings(**{settings!r}), {output!r},
-    evaluator=triplets_of(pairs), callbacks=[Kill()])
-"""
 
 
 def mixture(pairs: list[dict[str, str]]) -> list[TrainingData]:
@@ -108,24 +87,22 @@ def train(tiny_dense: Path, tiny_pairs: list[dict[str, str]], tmp_path: Path) ->
 
 
 def test_a_killed_run_goes_on_with_the_same_steps_to_the_same_weights(
-    train: Callable[..., tuple[History, Any]], tiny_dense: Path, tiny_pairs: list[dict[str, str]], tmp_path: Path
+    train: Callable[..., tuple[History, Any]], tiny_pairs: list[dict[str, str]]
 ) -> None:
     import torch
+    import transformers
 
-    (tmp_path / "pairs.json").write_text(json.dumps(tiny_pairs))
-    child = KILLED.format(
-        tests=str(Path(__file__).parent),
-        step=12,
-        pairs=str(tmp_path / "pairs.json"),
-        model=str(tiny_dense),
-        settings=SETTINGS.to_dict(),
-        output=str(tmp_path / "killed"),
-    )
-    command = [sys.executable, "-c", child]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as killed:
-        whole, expected = train("whole", mixture(tiny_pairs))
-        _, said = killed.communicate(timeout=120)
-    assert killed.returncode == -signal.SIGKILL, said.decode()
+    class Kill(transformers.TrainerCallback):  # type: ignore[misc]
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            if state.global_step == 12:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    data = mixture(tiny_pairs)
+    killed = get_context("fork").Process(target=train, args=("killed", data), kwargs={"callbacks": (Kill(),)})
+    killed.start()
+    whole, expected = train("whole", data)
+    killed.join(120)
+    assert killed.exitcode == -signal.SIGKILL
 
     resumed, model = train("killed", mixture(tiny_pairs), SETTINGS.with_values({"resume": True}))
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -31,20 +31,6 @@ SETTINGS = TrainingSettings(epochs=1, batch_size=8, max_length=24, evaluate_ever
 def train(model: Path, data: Any, output: Path, **options: Any) -> TrainingResult:
     options = {"settings": SETTINGS, "show_progress_bar": False} | options
     return train_sparse(model, data, output, **options)
-
-
-KILLED = """
-import json, os, signal, sys
-from pathlib import Path
-import torch
-tests, model, pairs, output = sys.argv[1:]
-sys.path.insert(0, tests)
-from test_sparse import train_to_target
-
-torch.set_num_threads(1)
-rows = json.loads(Path(pairs).read_text())
-train_to_target(Path(model), rows, Path(output), end=lambda: os.kill(os.getpid(), signal.SIGKILL))
-"""
 
 
 def train_to_target(
@@ -72,6 +58,10 @@ def train_to_target(
 
 def _interrupt() -> None:
     raise KeyboardInterrupt
+
+
+def _kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def weights(folder: Path) -> dict[str, Any]:
@@ -220,12 +210,11 @@ def test_a_run_with_a_target_goes_on_to_the_same_weights_and_regularisers(
 ) -> None:
     whole = train_to_target(tiny_splade, tiny_pairs, tmp_path / "whole")
     if end == "SIGKILL":
-        (tmp_path / "pairs.json").write_text(json.dumps(tiny_pairs))
-        arguments = [str(Path(__file__).parent), str(tiny_splade), str(tmp_path / "pairs.json"), str(tmp_path / "cut")]
-        child = subprocess.run(
-            [sys.executable, "-c", KILLED, *arguments], capture_output=True, timeout=120, check=False
-        )
-        assert child.returncode == -signal.SIGKILL, child.stderr.decode()
+        arguments = (tiny_splade, tiny_pairs, tmp_path / "cut")
+        child = get_context("fork").Process(target=train_to_target, args=arguments, kwargs={"end": _kill})
+        child.start()
+        child.join(120)
+        assert child.exitcode == -signal.SIGKILL
     else:
         with pytest.raises(KeyboardInterrupt):
             train_to_target(tiny_splade, tiny_pairs, tmp_path / "cut", end=_interrupt)

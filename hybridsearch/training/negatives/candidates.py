@@ -241,10 +241,11 @@ def _scored(reranker: Reranker, found: Sequence[Found], texts: Sequence[Sequence
 
 def _nearly_same(text: str, words: Counter[str]) -> bool:
     """Whether two normalised texts have nearly the same words. False if one of them is shorter than 20 words."""
-    own = Counter(text.split())
-    if min(own.total(), words.total()) < _LONG:
+    own = text.split()
+    shorter, longer = sorted((len(own), words.total()))
+    if shorter < max(_LONG, _SAME * longer):
         return False
-    return (own & words).total() >= _SAME * max(own.total(), words.total())
+    return (Counter(own) & words).total() >= _SAME * longer
 
 
 def _placed(known: Mined, there: Mined | None) -> Mined:
