@@ -18,7 +18,7 @@ SQLITE = (".db", ".sqlite", ".sqlite3")
 EXAMPLE = "SELECT id, title, body AS text FROM articles"
 """A query that gives documents, for messages."""
 
-_URL = re.compile(r"[a-z][a-z0-9+]*://", re.ASCII)
+_URL = re.compile(r"[a-z][a-z0-9+_.-]*://", re.ASCII)
 _BATCH = 1000  # rows that are fetched at a time
 
 
@@ -99,7 +99,17 @@ def _answering(query: Query) -> Iterator[None]:
         yield
     except InvalidArgumentError:
         raise
-    except (sqlalchemy.exc.SQLAlchemyError, ImportError, ValueError) as error:  # ImportError: the driver is missing
+    except ModuleNotFoundError as error:
+        raise InvalidArgumentError(
+            f"{query} needs the Python module {error.name!r}: install the driver that has it, or name another one, "
+            "such as postgresql+psycopg2:// or mysql+pymysql://."
+        ) from None
+    except sqlalchemy.exc.NoSuchModuleError:
+        raise InvalidArgumentError(
+            f"SQLAlchemy knows no kind of database {query.url.partition(':')[0]!r}: check the beginning of "
+            f"{str(query)!r}, or install the package for this kind."
+        ) from None
+    except (sqlalchemy.exc.SQLAlchemyError, ImportError, ValueError) as error:  # ImportError: the driver is broken
         reason = " ".join(str(getattr(error, "orig", None) or error).split()).rstrip(".").replace(query.url, str(query))
         with suppress(sqlalchemy.exc.SQLAlchemyError, ValueError):
             password = sqlalchemy.make_url(query.url).password

@@ -123,6 +123,21 @@ def test_no_message_shows_a_password(url: str) -> None:
         assert "cret" not in shown
 
 
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        (
+            "oracle+cx_oracle://me:secret@host/shop",
+            r"needs the Python module 'cx_Oracle': install the driver",
+        ),
+        ("oracl://me:secret@host/shop", r"SQLAlchemy knows no kind of database 'oracl': check the beginning"),
+    ],
+)
+def test_a_missing_driver_is_named(url: str, message: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=message):
+        list(read_documents(url, query=QUERY))
+
+
 def test_a_missing_extra_is_named(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sqlalchemy", None)
     with pytest.raises(MissingExtraError, match=r"pip install '.*\[sql\]'"):
