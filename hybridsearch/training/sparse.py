@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from transformers import TrainerCallback
 
 _SAMPLED = 32  # texts of each side that show how dropout changes sparsity
+_TESTED = 20_000  # documents of test whose active dimensions are counted; a comparison has encoded them already
+_UNTESTED = 1000  # documents of dev, which are encoded for it
 _SHOWN = 200  # texts that are searched for the expansions that changed most
 
 
@@ -243,9 +245,10 @@ def _sparsity(before: Any, after: Any, sources: Sources) -> dict[str, Any]:
     """Sparsity and expansions for the report, measured on test, else on dev, else on texts of the training data."""
     if not is_main_process():
         return {}
-    test, on = sources.test, ""
+    test, on, most = sources.test, "", _TESTED
     if test is None and isinstance(sources.dev, Dataset) and sources.dev.corpus is not None:
-        test, on = sources.dev, f"dev ({sources.dev.name})"
+        test, most = sources.dev, _UNTESTED
+        on = f"dev ({test.name}), at most {most:,} documents"
     if test is None:
         one = sources.training[0]
         on = f"texts of {one.name} that it was trained on"
@@ -253,7 +256,7 @@ def _sparsity(before: Any, after: Any, sources: Sources) -> dict[str, Any]:
         documents = [Document(str(number), text) for number, text in enumerate(found)]
         test = Dataset(one.name, {str(number): text for number, text in enumerate(asked or found)}, {}, documents)
     return {
-        "sparsity": compare_sparsity(before, after, test),
+        "sparsity": compare_sparsity(before, after, test, most),
         "sparsity_on": on,
         "expansions": changed_expansions(before, after, list(test.queries.values())[:_SHOWN]),
     }
