@@ -377,9 +377,9 @@ class LuceneBackend(Dialect):
         return self._channel.run(self._asking(lambda _: fetch_documents(self.address, ids)))
 
     def fetch_passages(self, requests: Sequence[Request], ids: Sequence[Sequence[str]]) -> Listed:
-        """The documents `ids`, and the passages that each request finds in its documents, with one `_msearch`.
+        """The documents `ids`, and the passages that each request finds in its documents, with one request.
 
-        Documents that are no hits of the only request that lists passages need another `_msearch`. The server searches
+        Documents that are no hits of the only retriever that lists passages need another request. The server searches
         a hit again to list its passages. For all hits of a search, this would take longer than the search.
         """
         return self._channel.run(self._rounds(lambda searcher: searcher.list_passages(requests, ids)))
@@ -392,11 +392,11 @@ class LuceneBackend(Dialect):
         )
 
     def search(self, requests: Sequence[Request]) -> list[Ranking]:
-        """Answer all requests with one `_msearch`.
+        """Answer all requests with one request.
 
         The rankings come with their documents if the requests ask for at most 3,000 hits in all, and if the documents
         have at most 500,000 characters in all, as they are stored. In an index with passages, they come without
-        documents at the first search, and if a retriever of passages lists none. A second `_msearch` follows if term
+        documents at the first search, and if a retriever of passages lists none. A second request follows if term
         frequencies are unknown or out of date, if the hits before and after a cut have the same score, or if documents
         that were left out may be hits (see `query.maxscore`).
         """
@@ -418,7 +418,7 @@ class LuceneBackend(Dialect):
         return self.explain_all([request], [ids])[0]
 
     def explain_all(self, requests: Sequence[Request], ids: Sequence[Sequence[str]]) -> list[list[dict[str, float]]]:
-        """What each matched term adds to the raw scores of several retrievers, with one `_msearch`."""
+        """What each matched term adds to the raw scores of several retrievers, with one request."""
         schema = self._current().schema
         for request in requests:
             check_explained(request, retriever_of(schema, request.retriever))

@@ -80,7 +80,7 @@ class Searcher:
         """The rankings, in the order of the requests.
 
         They have their documents if the requests ask for at most `WITH_DOCUMENTS` hits and the documents are short.
-        There is one `_msearch`. Another one follows if frequencies are unknown, if there are ties at a cut, or if
+        There is one request. Another one follows if frequencies are unknown, if there are ties at a cut, or if
         documents that were left out may be hits.
         """
         filters = [request.filter for request in requests if request.filter is not None]
@@ -89,8 +89,8 @@ class Searcher:
     def list_passages(self, requests: Sequence[Request], ids: Sequence[Sequence[str]]) -> Rounds[Listed]:
         """The documents `ids`, and the passages that each request finds in its documents.
 
-        They come with one `_msearch`. If one request lists passages, its hits come with their documents, and ids that
-        are no hits need another `_msearch`. If several do, the documents come once, and the stamps of all hits tell
+        They come with one request. If one retriever lists passages, its hits come with their documents, and ids that
+        are no hits need another request. If several do, the documents come once, and the stamps of all hits tell
         which passages are of another version.
         """
         wanted = list(dict.fromkeys(chain.from_iterable(ids)))
@@ -225,7 +225,7 @@ class Searcher:
     ) -> Rounds[list[list[dict[str, float]]]]:
         """What each term of a query adds to the scores of documents, for each request and each of its `ids`.
 
-        The vectors come with the frequencies of the terms, in one `_msearch`.
+        The vectors come with the frequencies of the terms, in one request.
         """
         paths = [
             f"{f'{PASSAGES}.' if retriever_of(self.schema, name).passages else ''}vectors.{name}"

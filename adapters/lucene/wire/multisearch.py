@@ -1,13 +1,14 @@
-"""Sends several searches together: one `_msearch` for each round."""
+"""Sends the searches of a round together: one `_msearch`, or one `_search` if there is only one."""
 
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
 from typing import TypeAlias, TypeVar
+from urllib.parse import quote
 
 import orjson
 
-from hybridsearch.adapters.lucene.wire.channel import LINES, Call, Steps
+from hybridsearch.adapters.lucene.wire.channel import JSON, LINES, Call, Steps
 from hybridsearch.adapters.lucene.wire.connection import Address, Json
 from hybridsearch.adapters.lucene.wire.refusals import NoAnswerError, refusal
 from hybridsearch.adapters.steps import Pause, through
@@ -26,6 +27,7 @@ INDEX = "_index"
 _HITS = 200_000  # hits in one request: about 20 MB of ids and scores
 _ATTEMPTS = 7
 _FIRST_PAUSE = 0.1  # seconds; each pause is twice as long as the one before
+_OPTION = orjson.OPT_SERIALIZE_NUMPY
 
 
 def msearch(address: Address, rounds: Rounds[T]) -> Steps[T]:
@@ -44,7 +46,13 @@ def msearch(address: Address, rounds: Rounds[T]) -> Steps[T]:
 
 
 def _ask(address: Address, searches: Sequence[Search]) -> Steps[list[Json]]:
-    """The responses to one `_msearch`. Searches that the engine was too busy for are sent again."""
+    """The responses to the searches of one request. Searches that the engine was too busy for are sent again."""
+    if len(searches) == 1:  # a `_msearch` of one search takes longer
+        index, search = _apart(searches[0])
+        path = address.path if index is None else f"/{quote(index, safe='')}"
+        path = f"{path}/_search?allow_partial_search_results=false"
+        response = yield Call("POST", path, orjson.dumps(search, option=_OPTION), JSON)
+        return [response]
     responses: list[Json] = [None] * len(searches)
     open = list(range(len(searches)))
     for attempt in range(_ATTEMPTS):
@@ -81,12 +89,13 @@ def _parts(searches: Sequence[Search]) -> Iterator[list[Search]]:
 
 
 def _body(searches: Sequence[Search]) -> bytes:
-    option = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE
-    lines = []
+    lines: list[Json] = []
     for search in searches:
-        header: dict[str, Json] = {"allow_partial_search_results": False}
-        if INDEX in search:
-            header["index"] = search[INDEX]
-        body = {member: value for member, value in search.items() if member != INDEX}
-        lines += [orjson.dumps(header, option=option), orjson.dumps(body, option=option)]
-    return b"".join(lines)
+        index, body = _apart(search)
+        lines += [{"allow_partial_search_results": False, **({} if index is None else {"index": index})}, body]
+    return b"".join(orjson.dumps(line, option=_OPTION | orjson.OPT_APPEND_NEWLINE) for line in lines)
+
+
+def _apart(search: Search) -> tuple[str | None, Search]:
+    """The name of the index of a search, if it is not the index of the address, and the body."""
+    return search.get(INDEX), {member: value for member, value in search.items() if member != INDEX}
