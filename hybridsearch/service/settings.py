@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from functools import cache
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -149,7 +150,8 @@ class Settings:
             object.__setattr__(self, name, _checked(name, getattr(self, name), name))
 
 
-def kinds() -> dict[str, Any]:
+@cache
+def kinds() -> Mapping[str, Any]:
     """The type of each setting, by name."""
     return get_type_hints(Settings)
 

@@ -8,6 +8,7 @@ import platform
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -38,6 +39,12 @@ WORDS = "wing lift drag flow shock layer heat panel flutter jet nozzle laminar w
 QUICK: dict[str, Any] = {"latency_queries": 0, "show_progress_bar": False}
 
 
+@cache
+def _direction(name: str) -> NDArray[np.float64]:
+    seed = int.from_bytes(hashlib.blake2b(name.encode(), digest_size=4).digest())
+    return np.random.default_rng(seed).normal(size=8)
+
+
 class Hashing:
     """A dense encoder whose vectors depend on the words. It counts its queries."""
 
@@ -65,8 +72,7 @@ class Hashing:
     def _vector(self, text: str) -> NDArray[np.float32]:
         total = np.zeros(8)
         for word in text.split():
-            seed = int.from_bytes(hashlib.blake2b(f"{self.name} {word}".encode(), digest_size=4).digest())
-            total += np.random.default_rng(seed).normal(size=8)
+            total += _direction(f"{self.name} {word}")
         norm = float(np.linalg.norm(total))
         return (total / norm if norm else total).astype(np.float32)
 
