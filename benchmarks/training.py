@@ -32,6 +32,8 @@ The late-interaction model and the reranker are also merged with the ranking tha
 print more: the hybrid of BM25, all-MiniLM-L6-v2 and the model (min-max) next to the hybrid of the first two, the
 quality when only the heaviest dimensions of each document are kept, and the time to encode one query.
 
+With --full, dense, sparse and inference-free also measure the model whose weights are the mean of those of all seeds.
+
 The recipes dense, remembered and hybrid-teacher run on each collection of `_judged.py` (--collection). All others run
 on SciFact.
 
@@ -62,9 +64,10 @@ from scipy.sparse import csr_array
 
 import hybridsearch as hs
 from hybridsearch.training.data import read_training_data
-from hybridsearch.training.measure.comparing import MEASURES
+from hybridsearch.training.measure.comparing import MEASURES, compare_sparsity
 from hybridsearch.training.measure.evaluators import sts_suite
 from hybridsearch.training.measure.measuring import RERANKED
+from hybridsearch.training.models.averaging import average_models
 from hybridsearch.training.models.lora import LoraSettings
 from hybridsearch.training.models.splade import pool_directly
 from hybridsearch.training.runs.run import TrainingResult, set_dropout
@@ -311,6 +314,9 @@ RECIPES: dict[str, Callable[..., Figures]] = {
 ON_ANY = ("dense", "hybrid-teacher", "remembered")
 """The recipes that run on each collection."""
 
+AVERAGED = ("dense", "sparse", "inference-free")
+"""The recipes whose models are averaged."""
+
 
 def main() -> None:
     options = arguments(
@@ -339,14 +345,20 @@ def main() -> None:
     data, results = data_folder(), {}
     with tempfile.TemporaryDirectory() as temporary:
         for recipe in recipes:
-            runs = []
+            runs, folders = [], []
+            output = options.output or Path(temporary)
             for seed in seeds if options.full else seeds[:1]:
                 start = time.perf_counter()
-                folder = (options.output or Path(temporary)) / f"{recipe}-{seed}"
-                found = RECIPES[recipe](data, folder, seed, **more.get(recipe, {}))
+                folders.append(output / f"{recipe}-{seed}")
+                found = RECIPES[recipe](data, folders[-1], seed, **more.get(recipe, {}))
                 runs.append(found | {"all seconds": time.perf_counter() - start})
             rows = [(name, *spread([run[name] for run in runs if name in run])) for name in runs[0]]
             table(f"{recipe}, {len(runs)} seeds", ["", "mean", "standard deviation"], rows)
+            if recipe in AVERAGED and len(runs) > 1:
+                _, test = COLLECTIONS[options.collection if recipe in ON_ANY else "scifact"](data)
+                mean = averaged(recipe, folders, output / f"{recipe}-mean", test)
+                table(f"{recipe}, mean of the weights", ["", ""], [(name, f"{mean[name]:.4f}") for name in mean])
+                runs.append(mean)
             results[recipe] = runs
     finish(options, results)
 
@@ -359,6 +371,23 @@ def figures(result: TrainingResult) -> Figures:
     systems = () if comparison is None else comparison.systems
     found = {f"{system.name} {measure}": system.means[measure].mean for measure in MEASURES for system in systems}
     return {**found, "seconds of training": result.history.seconds}
+
+
+def averaged(recipe: str, models: list[Path], output: Path, test: hs.Dataset) -> Figures:
+    """nDCG@10 of the model whose weights are the mean of the weights of `models`, and its active dimensions."""
+    place = average_models(models, output)
+    encoder = hs.Dense(place) if recipe == "dense" else hs.Sparse(place)
+    with hs.HybridSearch({"bm25": hs.BM25(), "model": encoder}, fusion=MINMAX) as search:
+        search.index(test.corpus or ())
+        found = {
+            "nDCG@10": mean_ndcg(hs.Pipeline(search, ["model"]), test),
+            "with BM25, min-max, nDCG@10": mean_ndcg(hs.Pipeline(search), test),
+        }
+    if recipe != "dense":
+        sparsity = compare_sparsity(None, place, test)["after"]
+        found["active dimensions of a document"] = sparsity.documents_mean
+        found["active dimensions of a query"] = sparsity.queries_mean
+    return found
 
 
 def mean_ndcg(system: Any, queries: hs.Dataset) -> float:

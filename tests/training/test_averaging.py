@@ -1,0 +1,76 @@
+"""The mean of the weights of models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import sentence_transformers
+import torch
+
+import hybridsearch as hs
+from hybridsearch.encoders.model_folders import family_of
+from hybridsearch.errors import InvalidArgumentError, ModelNotFoundError
+from hybridsearch.training.models.averaging import average_models
+
+
+def loaded(model: Path) -> Any:
+    """A model, loaded by sentence-transformers alone."""
+    return getattr(sentence_transformers, family_of(model) or "SentenceTransformer")(str(model), local_files_only=True)
+
+
+def changed(model: Path, folder: Path, size: float) -> Path:
+    """A copy of a model in `folder`, with noise in all weights."""
+    copy = loaded(model)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weights in copy.parameters():
+            weights.add_(size * weights.std(correction=0) * torch.randn(weights.shape, generator=generator))
+    copy.save_pretrained(str(folder))
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["tiny_dense", "tiny_splade", "tiny_late", "tiny_reranker"])
+def test_weights_are_the_mean_of_all_models(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    model: Path = request.getfixturevalue(kind)
+    other = changed(model, tmp_path / "other", 0.02)
+    averaged = average_models([model, str(other), model], tmp_path / "averaged")
+    assert averaged == tmp_path / "averaged"
+    assert family_of(averaged) == family_of(model)
+    first, second, found = (loaded(one).state_dict() for one in (model, other, averaged))
+    assert found.keys() == first.keys()
+    assert any(not torch.equal(first[name], second[name]) for name in first)
+    for name, mean in found.items():
+        torch.testing.assert_close(mean, (2 * first[name] + second[name]) / 3 if mean.is_floating_point() else mean)
+
+
+def test_the_average_is_a_model_like_the_others(tiny_dense: Path, tmp_path: Path) -> None:
+    other = changed(tiny_dense, tmp_path / "other", 0.02)
+    average_models([tiny_dense, other], tmp_path / "averaged")
+    texts = ["the lift of a wing", "salted water"]
+    first, second, mean = (
+        hs.Dense(str(one), cache=False).encode_documents(texts).array
+        for one in (tiny_dense, other, tmp_path / "averaged")
+    )
+    between = (first * second).sum(axis=1)
+    assert (between < 1 - 1e-6).all()
+    assert ((first * mean).sum(axis=1) > between).all()
+    assert ((second * mean).sum(axis=1) > between).all()
+    assert np.isfinite(mean).all()
+
+
+def test_models_that_do_not_fit_together_are_refused(tiny_dense: Path, tiny_splade: Path, tmp_path: Path) -> None:
+    far, new = changed(tiny_dense, tmp_path / "far", 1.0), tmp_path / "new"
+    with pytest.raises(InvalidArgumentError, match=r"far and .* differ by .* of their length"):
+        average_models([tiny_dense, far], new)
+    with pytest.raises(InvalidArgumentError, match="are of different kinds"):
+        average_models([tiny_splade, tiny_dense], new)
+    with pytest.raises(InvalidArgumentError, match="give a list of at least two models"):
+        average_models([tiny_dense], new)
+    with pytest.raises(ModelNotFoundError, match="nowhere"):
+        average_models([tiny_dense, tmp_path / "nowhere"], new)
+    assert not new.exists()
+    with pytest.raises(InvalidArgumentError, match="is not empty: give a new folder"):
+        average_models([tiny_dense, tiny_dense], far)
