@@ -358,7 +358,7 @@ def main() -> None:
                 _, test = COLLECTIONS[options.collection if recipe in ON_ANY else "scifact"](data)
                 mean = averaged(recipe, folders, output / f"{recipe}-mean", test)
                 table(f"{recipe}, mean of the weights", ["", ""], [(name, f"{mean[name]:.4f}") for name in mean])
-                runs.append(mean)
+                results[f"{recipe}, mean of the weights"] = mean
             results[recipe] = runs
     finish(options, results)
 

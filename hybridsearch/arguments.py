@@ -155,6 +155,21 @@ def path(name: str, value: str | Path) -> Path:
         ) from None
 
 
+def new_folder(name: str, value: str | Path) -> Path:
+    """Return `value` as the path of a folder to write.
+
+    Raises:
+        InvalidArgumentError: The value is not a path, or the folder is not empty.
+
+    >>> new_folder("output", "no-such-folder").name
+    'no-such-folder'
+    """
+    folder = path(name, value)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InvalidArgumentError(f"The folder {folder} is not empty: give a new folder.")
+    return folder
+
+
 def names(value: str | Iterable[str]) -> list[str]:
     """Return one name or several names as a list without repetitions.
 

@@ -392,7 +392,7 @@ class LuceneBackend(Dialect):
         )
 
     def search(self, requests: Sequence[Request]) -> list[Ranking]:
-        """Answer all requests with one request.
+        """Answer all requests by one call of the engine.
 
         The rankings come with their documents if the requests ask for at most 3,000 hits in all, and if the documents
         have at most 500,000 characters in all, as they are stored. In an index with passages, they come without

@@ -120,10 +120,8 @@ def optimize(
         ModelNotFoundError: There is no such model.
         MissingExtraError: OpenVINO or nncf is not installed.
     """
-    texts, place = arguments.whole_number("texts", texts), arguments.path("output", output)
+    texts, place = arguments.whole_number("texts", texts), arguments.new_folder("output", output)
     openvino()
-    if place.exists() and (not place.is_dir() or any(place.iterdir())):
-        raise InvalidArgumentError(f"The folder {place} is not empty: give a new folder.")
     dataset = data if isinstance(data, Dataset) else None
     corpus = (data.corpus or ()) if isinstance(data, Dataset) else data
     documents = [one for one in corpus if one.content.strip()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -34,8 +35,7 @@ if TYPE_CHECKING:
     from transformers import TrainerCallback
 
 _SAMPLED = 32  # texts of each side that show how dropout changes sparsity
-_TESTED = 20_000  # documents of test whose active dimensions are counted; a comparison has encoded them already
-_UNTESTED = 1000  # documents of dev, which are encoded for it
+_COUNTED = 1000  # documents of dev whose active dimensions are counted; those of test are encoded in any case
 _SHOWN = 200  # texts that are searched for the expansions that changed most
 
 
@@ -245,10 +245,10 @@ def _sparsity(before: Any, after: Any, sources: Sources) -> dict[str, Any]:
     """Sparsity and expansions for the report, measured on test, else on dev, else on texts of the training data."""
     if not is_main_process():
         return {}
-    test, on, most = sources.test, "", _TESTED
+    test, on = sources.test, ""
     if test is None and isinstance(sources.dev, Dataset) and sources.dev.corpus is not None:
-        test, most = sources.dev, _UNTESTED
-        on = f"dev ({test.name}), at most {most:,} documents"
+        test = replace(sources.dev, corpus=list(itertools.islice(sources.dev.corpus, _COUNTED)))
+        on = f"dev ({test.name}), at most {_COUNTED:,} documents"
     if test is None:
         one = sources.training[0]
         on = f"texts of {one.name} that it was trained on"
@@ -256,7 +256,7 @@ def _sparsity(before: Any, after: Any, sources: Sources) -> dict[str, Any]:
         documents = [Document(str(number), text) for number, text in enumerate(found)]
         test = Dataset(one.name, {str(number): text for number, text in enumerate(asked or found)}, {}, documents)
     return {
-        "sparsity": compare_sparsity(before, after, test, most),
+        "sparsity": compare_sparsity(before, after, test),
         "sparsity_on": on,
         "expansions": changed_expansions(before, after, list(test.queries.values())[:_SHOWN]),
     }

@@ -123,6 +123,19 @@ def test_only_the_searches_that_a_busy_server_refused_are_asked_again(
 
 
 @both_ways
+@pytest.mark.parametrize("fault", ["whole requests are refused for load", "connections are reset in mid-answer"])
+def test_a_single_search_that_failed_is_asked_again(
+    make: Make, filled: LuceneBackend, requests: list[Request], search: Search, fault: str
+) -> None:
+    with faulty_proxy.FaultyProxy(filled.address, on="_search") as proxy:
+        backend = make(through=proxy.url)
+        backend.open()
+        proxy.faults.append(FAULTS[fault])
+        assert search(backend, requests[:1]) == filled.search(requests[:1])
+        assert len(proxy.seen) == 2
+
+
+@both_ways
 def test_a_search_that_a_server_is_always_too_busy_for_ends_in_one_sentence(
     make: Make,
     proxy: faulty_proxy.FaultyProxy,

@@ -61,12 +61,15 @@ def test_the_average_is_a_model_like_the_others(tiny_dense: Path, tmp_path: Path
     assert np.isfinite(mean).all()
 
 
-def test_models_that_do_not_fit_together_are_refused(tiny_dense: Path, tiny_splade: Path, tmp_path: Path) -> None:
+def test_models_that_do_not_fit_together_are_refused(
+    tiny_dense: Path, tiny_splade: Path, tiny_masked: Path, tmp_path: Path
+) -> None:
     far, new = changed(tiny_dense, tmp_path / "far", 1.0), tmp_path / "new"
     with pytest.raises(InvalidArgumentError, match=r"far and .* differ by .* of their length"):
         average_models([tiny_dense, far], new)
-    with pytest.raises(InvalidArgumentError, match="are of different kinds"):
-        average_models([tiny_splade, tiny_dense], new)
+    for others in ([tiny_splade, tiny_dense], [tiny_masked, tiny_masked]):  # a language model has no kind
+        with pytest.raises(InvalidArgumentError, match="are not of one kind"):
+            average_models(others, new)
     with pytest.raises(InvalidArgumentError, match="give a list of at least two models"):
         average_models([tiny_dense], new)
     with pytest.raises(ModelNotFoundError, match="nowhere"):

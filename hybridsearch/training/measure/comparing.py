@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 MEASURES = ("nDCG@10", "RR@10", "R@100")
 """Measures of `compare_models`. The first measure decides."""
 
+_SAMPLED = 20_000  # documents whose active dimensions are counted
 _TERMS = 6  # terms that are shown of each expansion
 
 
@@ -147,16 +148,15 @@ def compare_figures(
     return {name: (was.get(name), figure) for name, figure in now.items() if name != evaluator.primary_metric}
 
 
-def compare_sparsity(before: Any, after: Any, dataset: Dataset, documents: int = 20_000) -> dict[str, Sparsity]:
+def compare_sparsity(before: Any, after: Any, dataset: Dataset) -> dict[str, Sparsity]:
     """Count the active dimensions and FLOPS of a sparse model before and after training.
 
-    Vectors in the cache are not made again.
+    At most the first 20,000 documents are encoded. Vectors in the cache are not made again.
 
     Args:
         before: Model before training, as in `compare_models`, or None.
         after: Model after training, as in `compare_models`, or None.
         dataset: Queries and documents to encode.
-        documents: Largest number of documents to encode. They are the first ones.
 
     Returns:
         The sparsity by name, "before" and "after". A model that is None is left out.
@@ -166,9 +166,9 @@ def compare_sparsity(before: Any, after: Any, dataset: Dataset, documents: int =
         if model is None:
             continue
         encoder = Sparse(model)
-        texts = [document.content for document in islice(dataset.corpus or (), documents)]
-        vectors = (encoder.encode_documents(texts[start : start + 1024]) for start in range(0, len(texts), 1024))
-        found[name] = measure_sparsity(vectors, encoder.encode_queries(list(dataset.queries.values())))
+        texts = [document.content for document in islice(dataset.corpus or (), _SAMPLED)]
+        documents = (encoder.encode_documents(texts[start : start + 1024]) for start in range(0, len(texts), 1024))
+        found[name] = measure_sparsity(documents, encoder.encode_queries(list(dataset.queries.values())))
     return found
 
 

@@ -26,7 +26,7 @@ long training are .27 apart."""
 def average_models(models: Sequence[str | Path], folder: str | Path, *, trust_remote_code: bool = False) -> Path:
     """Write a model whose weights are the mean of the weights of several models.
 
-    The models must come from the same model, such as those of one training with several seeds. The mean is often better
+    The models must come from the same model, such as those of one training with several seeds. The mean may be better
     than each of them, and costs no time at search ("model soups": Wortsman et al., arXiv:2203.05482). Everything else,
     such as the tokenizer and the prompts, is that of the first model.
 
@@ -40,26 +40,22 @@ def average_models(models: Sequence[str | Path], folder: str | Path, *, trust_re
         The folder.
 
     Raises:
-        InvalidArgumentError: There is only one model, the folder is not empty, or the models do not come from the same
-            model.
+        InvalidArgumentError: There is only one model, the folder is not empty, or the models are language models or do
+            not come from the same model.
         ModelNotFoundError: There is no such model, or it cannot be loaded.
-
-    ```python
-    for seed in range(3):
-        hs.train_dense(MODEL, data, f"seed-{seed}", settings=hs.TrainingSettings(seed=seed))
-    average_models(["seed-0", "seed-1", "seed-2"], "averaged")
-    ```
     """
-    place = arguments.path("folder", folder)
-    if place.exists() and (not place.is_dir() or any(place.iterdir())):
-        raise InvalidArgumentError(f"The folder {place} is not empty: give a new folder.")
+    place = arguments.new_folder("folder", folder)
     if isinstance(models, str | Path) or len(models) < 2:
         raise InvalidArgumentError(f"models is {models!r:.200}: give a list of at least two models.")
     found = [find_model(str(one), "SentenceTransformer") for one in models]
-    kinds = [family_of(one) or "SentenceTransformer" for one in found]
-    if len(set(kinds)) > 1:
-        raise InvalidArgumentError(f"The models are of different kinds ({', '.join(kinds)}): give models of one kind.")
-    load = partial(load_to_train, family=kinds[0], trust_remote_code=trust_remote_code, seed=0)
+    kinds = {family_of(one) for one in found}
+    family = kinds.pop()
+    if family is None or kinds:
+        raise InvalidArgumentError(
+            f"{', '.join(map(str, models))} are not of one kind: give sentence-transformers models that came "
+            "from the same model."
+        )
+    load = partial(load_to_train, family=family, trust_remote_code=trust_remote_code, seed=0)
     averaged = load(found[0])
     weights = averaged.state_dict()
     total = {name: one.double() for name, one in weights.items() if one.is_floating_point()}

@@ -38,9 +38,7 @@ def save_for_pylate(model: str | Path | Any, folder: str | Path) -> Path:
     import torch
     from safetensors.torch import save_file
 
-    place = arguments.path("folder", folder)
-    if place.exists() and (not place.is_dir() or any(place.iterdir())):
-        raise InvalidArgumentError(f"The folder {place} is not empty: give a new folder.")
+    place = arguments.new_folder("folder", folder)
     with quiet():
         loaded = LazyModel(model, "MultiVectorEncoder").get()
     parts = {type(module).__name__: module for module in loaded}
