@@ -12,7 +12,7 @@ the milliseconds of one search with both retrievers, without the time to encode 
 
 With --latency, it searches so many random documents of four passages each, and as many documents as there are passages.
 The passages of a document have words and a direction in common. "bm25" reads whole documents of the passages, as by
-default, and "bm25 by passage" reads passages. Each query asks for ten hits, with 10 and 100 candidates. The table has
+default, and "bm25-by-passage" reads passages. Each query asks for ten hits, with 10 and 100 candidates. The table has
 the median over 50 queries of the shortest time, without the time to encode the query. The indexes are in memory, or on
 a server at the place, with "-flat" and "-long" after its name. They stay on the server, and another run uses them
 again.
@@ -25,7 +25,7 @@ import random
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -43,7 +43,6 @@ from hybridsearch.backends import Backend, Fingerprint, Loader, RetrieverSchema,
 from hybridsearch.evaluation.datasets import Dataset, load_dataset
 from hybridsearch.places import connect
 from hybridsearch.readers.lines import read_lines
-from hybridsearch.retrieval import Plan
 from hybridsearch.vectors import (
     DenseVectors,
     EncodedBatch,
@@ -173,60 +172,75 @@ STEP = 2000  # documents of a batch
 TEXT = "0123456789 " * 20
 _DENSE = RetrieverSchema("dense", Fingerprint("random", {}), dimensions=DIMENSIONS, metric="cosine")
 _BM25 = RetrieverSchema("lexical", Fingerprint("random", {}), weighting={"variant": "lucene", "k1": 1.2, "b": 0.75})
-BY_PASSAGE = "bm25 by passage"
+BY_PASSAGE = "bm25-by-passage"
 FLAT = Schema({"bm25": _BM25, "dense": _DENSE})
+SPLIT = hs.Passages(size=LENGTH, whole=("bm25",))
 LONG = Schema(
     {"bm25": _BM25, BY_PASSAGE: replace(_BM25, passages=True), "dense": replace(_DENSE, passages=True)},
-    passages={"size": LENGTH},
+    passages=SPLIT.to_json(),
 )
 
 
 class Known:
-    """An encoder that looks up the vectors of queries."""
+    """An encoder that looks up the vectors of queries. Its documents are encoded already."""
 
-    def __init__(self, vectors: Mapping[str, QueryVector]) -> None:
-        self._vectors = vectors
+    def __init__(self, schema: RetrieverSchema, vectors: Mapping[str, QueryVector]) -> None:
+        self._schema, self._vectors = schema, vectors
+
+    def encode_documents(self, texts: Sequence[str], *, show_progress_bar: bool = False) -> DenseVectors:
+        raise KeyError(texts[0])
 
     def encode_queries(self, texts: Sequence[str]) -> list[QueryVector]:
         return [self._vectors[text] for text in texts]
+
+    def fingerprint(self) -> Fingerprint:
+        return self._schema.fingerprint
+
+    def schema(self) -> RetrieverSchema:
+        return self._schema
 
 
 def latency(documents: int, place: str) -> list[dict[str, Any]]:
     """Times of queries of documents with passages, and of as many documents as there are passages."""
     if place == "memory":
         MemoryBackend.compiled_loops(make=True)
-    backends = {"flat": _filled(place, "flat", documents), "passages": _filled(place, "long", documents)}
-    encoders = {name: Known(of_retriever) for name, of_retriever in _queries(documents).items()}
+    queries = _queries(documents)
+    searches = {
+        kind: hs.HybridSearch(
+            {name: Known(of, queries[name]) for name, of in schema.retrievers.items()},
+            _filled(place, kind, schema, documents),
+            passages=None if schema.passages is None else SPLIT,
+        )
+        for kind, schema in (("flat", FLAT), ("long", LONG))
+    }
     rows = []
     for names in (["bm25"], [BY_PASSAGE], ["dense"], ["bm25", "dense"], [BY_PASSAGE, "dense"]):
-        asked = {"flat": tuple("dense" if name == "dense" else "bm25" for name in names), "passages": tuple(names)}
+        asked = {"flat": ["dense" if name == "dense" else "bm25" for name in names], "long": names}
         for k in (10, 100):
             plans = {
-                kind: Plan(asked[kind], k, None, hs.RRF(), None, 10, backend, encoders.__getitem__)  # type: ignore[arg-type]
-                for kind, backend in backends.items()
+                kind: partial(search.search, retrievers=asked[kind], candidates=k, top_k=10)
+                for kind, search in searches.items()
             }
-            reading = tuple(name for name in names if LONG.retrievers[name].passages)
-            plans["passages"] = replace(plans["passages"], passages=reading)
-            times = _times(plans, [str(number) for number in range(ASKED)])
+            times = _times(plans, list(queries["dense"]))
             rows.append({"retrievers": " + ".join(names), "k": k, **times})
     return rows
 
 
-def _times(plans: Mapping[str, Plan], queries: Sequence[str]) -> dict[str, float]:
-    """Milliseconds of a query by each plan. The plans take turns, because other programs disturb some moments."""
-    best = {kind: [float("inf")] * len(queries) for kind in plans}
+def _times(searches: Mapping[str, Callable[[str], object]], queries: Sequence[str]) -> dict[str, float]:
+    """Milliseconds of a query by each search. They take turns, because other programs disturb some moments."""
+    best = {kind: [float("inf")] * len(queries) for kind in searches}
     for number, query in enumerate(queries):
         for _ in range(REPEATS):
-            for kind, plan in plans.items():
-                best[kind][number] = min(best[kind][number], best_of(partial(plan.results, [query]), 1))
-    return {kind: 1000 * float(np.median(of_plan)) for kind, of_plan in best.items()}
+            for kind, search in searches.items():
+                best[kind][number] = min(best[kind][number], best_of(partial(search, query), 1))
+    return {kind: 1000 * float(np.median(of_kind)) for kind, of_kind in best.items()}
 
 
-def _filled(place: str, kind: str, documents: int) -> Backend:
+def _filled(place: str, kind: str, schema: Schema, documents: int) -> Backend:
     """An index of one kind, "flat" or "long". If it is at the place already, it is used as it is."""
     backend = connect("memory") if place == "memory" else connect(f"{place}-{kind}", {"replicas": 0})
     if backend.open() is None:
-        backend.create(FLAT if kind == "flat" else LONG)
+        backend.create(schema)
     if not backend.count():
         batches = _batches(documents, kind)
         if isinstance(backend, Loader):
@@ -306,9 +320,7 @@ def main() -> None:
     )
     if options.latency:
         times = latency(options.latency, options.place)
-        cells = [
-            [one["retrievers"], one["k"], one["flat"], one["passages"], one["passages"] / one["flat"]] for one in times
-        ]
+        cells = [[one["retrievers"], one["k"], one["flat"], one["long"], one["long"] / one["flat"]] for one in times]
         title = f"Milliseconds of a query of {options.latency:,} documents with {PASSAGES} passages each"
         table(title, ["retrievers", "k", f"{options.latency * PASSAGES:,} documents", "passages", "ratio"], cells)
         finish(options, {"latency": times})

@@ -342,6 +342,8 @@ class Capabilities:
         scan: Whether `scan` works. If not, the index cannot be copied.
         persistent: Whether the index is still there after the process ends.
         approximate: Kinds whose search may miss a document. The set is empty for an exact engine.
+        least_candidates: Least number of candidates that an approximate search keeps, by kind. A ranking of fewer
+            documents is the beginning of the ranking of so many. A kind that is left out has no such number.
         exact_on_request: Whether a request with `Request.exact` is answered exactly, by the engine's own exact search.
             `hs.recall` compares both answers.
         finds_more: Sentence by approximate kind that says which option of the backend finds more, for people.
@@ -360,6 +362,7 @@ class Capabilities:
     scan: bool = True
     persistent: bool = False
     approximate: frozenset[Kind] = frozenset()
+    least_candidates: Mapping[Kind, int] = field(default_factory=dict)
     exact_on_request: bool = False
     finds_more: Mapping[Kind, str] = field(default_factory=dict)
     score_tolerance: Mapping[Kind, float] = field(

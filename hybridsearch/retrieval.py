@@ -73,7 +73,8 @@ class Plan:
         known: Conditions of expectations that are met. The set grows, so that each is looked up once.
         passages: Names of the retrievers that read passages, of those that are asked.
         selection: How the hits are chosen from the ranked documents.
-        exact: Whether a ranking does not depend on how many documents are asked for. Default False.
+        exact: Whether there is one retriever, and its ranking does not depend on how many documents are asked for.
+            Default False.
         feedback: Feedback by the name of the retriever whose queries it expands.
     """
 
@@ -205,8 +206,8 @@ class Plan:
         retriever reads whole documents, because documents that only this retriever finds have no passages yet.
         """
         shown = self.selection.depth(self.top_k, 0 if self.reranker is None else self.reranker.top_k)
-        if self.exact and shown is not None and shown < self.depth and not self.passages and len(self.retrievers) == 1:
-            return replace(self, depth=shown) if self.fusion.keeps_order else self
+        if shown is not None and shown < self.depth and self.exact and self.fusion.keeps_order:
+            return replace(self, depth=shown)
         if not self.passages or shown is None or not _is_lister(self.backend):
             return self
         later = shown < self.depth or len(self.passages) < len(self.retrievers)

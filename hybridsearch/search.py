@@ -612,7 +612,7 @@ class HybridSearch:
             known=self._known,
             passages=tuple(name for name in names if self.passages and name not in (self.passages.whole or ())),
             selection=Selection.of(offset, min_score, boost, diversity, group_by, list(self._encoders.given)),
-            exact=len(names) == 1 and self._is_exact(names[0]),
+            exact=len(names) == 1 and self._is_exact(names[0], max(depth, top_k)),
             feedback={} if feedback is None else self._planned(feedback, names),
         )
 
@@ -891,9 +891,11 @@ class HybridSearch:
         schema = self._encoders.schema
         return check_feedback(feedback, names, {} if schema is None else schema.retrievers, self._backend)
 
-    def _is_exact(self, name: str) -> bool:
-        schema = self._encoders.schema
-        return schema is not None and schema.retrievers[name].kind not in self._backend.capabilities.approximate
+    def _is_exact(self, name: str, depth: int) -> bool:
+        """Whether a ranking of fewer documents is the beginning of a ranking of `depth` documents."""
+        schema, can = self._encoders.schema, self._backend.capabilities
+        kind = None if schema is None else schema.retrievers[name].kind
+        return kind is not None and (kind not in can.approximate or depth <= can.least_candidates.get(kind, 0))
 
     def _parsed(self, filter: Mapping[str, Any] | Filter | None) -> Filter | None:
         if filter is None:

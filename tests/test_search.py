@@ -10,6 +10,7 @@ import pickle
 import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from numpy.typing import NDArray
 
 import hybridsearch as hs
 from hybridsearch.adapters.memory import MemoryBackend
-from hybridsearch.backends import Fingerprint, Request, RetrieverSchema
+from hybridsearch.backends import Capabilities, Fingerprint, Request, RetrieverSchema
 from hybridsearch.errors import (
     BackendError,
     BulkIndexError,
@@ -438,7 +439,11 @@ def test_asearch_leaves_the_event_loop_free() -> None:
 
 
 class Asked(MemoryBackend):
-    """A backend that remembers how many documents it was asked for."""
+    """A backend that remembers how many documents it was asked for. It says that its dense searches are approximate."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return replace(super().capabilities, approximate=frozenset({"dense"}), least_candidates={"dense": 100})
 
     def search(self, requests: Sequence[Request]) -> list[hs.Ranking]:
         self.depths = [request.k for request in requests]
@@ -454,6 +459,8 @@ class Asked(MemoryBackend):
         ({"fusion": hs.RRF(k=1e12)}, 100),  # all ranks have the same score
         ({"min_score": 0.01}, 100),
         ({"retrievers": ["bm25", "dense"]}, 100),
+        ({"retrievers": ["dense"]}, 3),
+        ({"retrievers": ["dense"], "candidates": 101}, 101),  # an approximate search finds other documents then
     ],
 )
 def test_a_search_by_one_retriever_reads_as_many_documents_as_it_shows(options: dict[str, Any], depth: int) -> None:

@@ -224,6 +224,20 @@ def test_a_server_is_asked_twice_if_a_retriever_reads_whole_documents(
     assert asked == ["search", "fetch_passages"]
 
 
+def test_one_retriever_of_passages_is_asked_once(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    search = make([LONG, *(hs.Document(f"near{number}", "how to the out") for number in range(5))])
+    backend: Any = search.backend
+    sizes: list[int] = []
+    monkeypatch.setattr(backend, "search", lambda asked, of=backend.search: sizes.append(asked[0].k) or of(asked))
+    if hasattr(backend, "fetch_passages"):
+        monkeypatch.setattr(backend, "fetch_passages", lambda *_: pytest.fail("a second request"))
+    for name in search.retrievers:
+        found, whole = (search.search("how to lift the key out", k, retrievers=[name]) for k in (2, 20))
+        assert [hit.to_dict() for hit in found] == [hit.to_dict() for hit in whole[:2]]
+        assert all(hit.passages for hit in found)
+    assert sizes == [2, 20] * 2
+
+
 def test_a_document_that_only_a_retriever_of_whole_documents_found_is_read_at_its_best_passage(make: Make) -> None:
     near = [hs.Document(f"near{number}", "how to the out") for number in range(2)]  # BM25 leaves out these words
     search = make([LONG, *near], passages=hs.Passages(size=40, whole=("bm25",)), candidates=2)

@@ -155,6 +155,10 @@ class LuceneBackend(Dialect):
         return {"dense": f"ef_search (now {self._ef_search}): raise it."}
 
     @property
+    def least_candidates(self) -> int:
+        return 0 if "quantization" in self._options else self._ef_search  # quantized, it is a multiple of the hits
+
+    @property
     def capabilities(self) -> Capabilities:
         """The kinds of retrievers that this index stores, and how exactly it searches them."""
         approximate: dict[Kind, bool] = {"dense": self.approximate_dense, "sparse": self.approximate_sparse}
@@ -165,6 +169,7 @@ class LuceneBackend(Dialect):
             kinds=frozenset({"lexical", "sparse", "dense", "text"}),
             persistent=True,
             approximate=frozenset(kind for kind, is_so in approximate.items() if is_so),
+            least_candidates={"dense": self.least_candidates},
             exact_on_request=self.exact_on_request,
             finds_more=self.finds_more,
             score_tolerance={"lexical": 1 / 256, "sparse": 1 / 256, "dense": 1e-5 if far else 5e-4, "text": 1e-5},

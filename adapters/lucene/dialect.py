@@ -103,6 +103,11 @@ class Dialect(ABC):
         may be left to the search around it.
         """
 
+    @property
+    @abstractmethod
+    def least_candidates(self) -> int:
+        """Least number of candidates that an approximate dense search keeps. 0 if it depends on the number of hits."""
+
     @abstractmethod
     def exact_clause(
         self, path: str, retriever: RetrieverSchema, vector: NDArray[np.float32], filter: Json | None = None

@@ -138,6 +138,24 @@ def test_ties_at_the_cut_cost_one_more_round_trip(make: Make, calls: list[Call])
         assert len(calls) == 1
 
 
+@pytest.mark.parametrize(("count", "share"), [(45, 1.0), (1000, 0.95)])
+def test_a_graph_finds_the_same_documents_first_however_many_are_asked_for(
+    make: Make, count: int, share: float
+) -> None:
+    schema = samples.make_schema(frozenset({"dense"}))
+    backend = make(dense="hnsw")
+    backend.create(schema)
+    items = samples.random_items(count)
+    backend.load([samples.encode([*items, *(replace(item, id=f"{item.id} again") for item in items)], schema)])
+    most = backend.capabilities.least_candidates["dense"]
+    same = []
+    for query in samples.random_queries("dense", 20):
+        whole = ask(backend, "dense", query, most)
+        for k in (1, 2, 9, 80):  # each item is there twice, so there are ties at two of these cuts
+            same.append(ask(backend, "dense", query, k) == whole.top(k))
+    assert np.mean(same) >= share  # the engine may merge segments meanwhile, which changes a large graph
+
+
 def test_frequencies_follow_what_another_writer_does(make: Make, backend: LuceneBackend) -> None:
     items = samples.random_items()
     queries = samples.random_queries("lexical", 5)

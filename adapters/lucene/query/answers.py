@@ -26,7 +26,7 @@ def next_question(question: Question, response: Json) -> Question | None:
         if question.by_id:
             return question if response["hits"]["total"]["value"] >= deepest else None
         cut = len(hits) >= deepest and k >= deepest
-        tied = not question.is_approximate and _tied(hits, min(k, deepest - 1))
+        tied = (question.is_settled or not question.is_approximate) and _tied(hits, min(k, deepest - 1))
         return ordered if cut or tied else None
     if question.is_rough:
         few = response["hits"]["total"]["value"] < seismic.candidates(k)

@@ -77,6 +77,11 @@ class Question:
         return self.dialect.approximate_dense and not self.request.exact
 
     @property
+    def is_settled(self) -> bool:
+        """Whether an approximate search for more hits finds the same hits first. Ties at its cut are resolved."""
+        return self.is_approximate and self.k < self.dialect.least_candidates
+
+    @property
     def is_rough(self) -> bool:
         """Whether this is a SEISMIC search (see `seismic`)."""
         first = self.filter is None and not self.by_id and not self.request.exact
@@ -110,8 +115,9 @@ class Question:
         body: Search = {**NO_FIELDS, "docvalue_fields": self.fields, "track_total_hits": False}
         size = self.k if self.by_id else self.k + 1
         if self.retriever.kind == "dense":
-            size = self.k if self.is_approximate else size
-            clause = self._dense_clause(self.deepest if self.by_id else min(size, self.deepest))
+            size = self.k if self.is_approximate and not self.is_settled else size
+            most = self.dialect.least_candidates if self.is_settled else self.deepest
+            clause = self._dense_clause(most if self.by_id else min(size, self.deepest))
             body["track_total_hits"] = self.by_id
         elif isinstance(self.request.query, TextQuery):
             clause = {"match": {self.path: {"query": self.request.query.text}}}
@@ -156,11 +162,15 @@ class Question:
         clause = self.dialect.dense_clause(path, retriever, vector, k, self.filter)
         if not retriever.passages:
             return clause
-        scoring = self.dialect.scoring_clause(path, retriever, vector, listed=listed > 0)
-        if scoring is None:
+        scoring = partial(self.dialect.scoring_clause, path, retriever, vector)
+        again, lister = scoring(listed=False), scoring(listed=listed > 0)
+        if self.given:
+            return by_best_passage(lister or clause, listed)
+        if again is not None:
+            return {"bool": {"must": [by_best_passage(clause, boost=0), by_best_passage(again, listed)]}}
+        if lister is None:
             return by_best_passage(clause, listed)
-        found = [] if self.given else [by_best_passage(clause, boost=0)]
-        return {"bool": {"must": [*found, by_best_passage(scoring, listed)]}}
+        return with_lists(by_best_passage(clause), lister, listed)
 
 
 def question_of(
