@@ -16,6 +16,7 @@ import numpy as np
 
 from hybridsearch.encoders.stopwords import STOP_WORDS
 from hybridsearch.encoders.tokens import marks, unspaced_letters
+from hybridsearch.readers.markdown import Heading, after_space, structure
 
 Span: TypeAlias = tuple[int, int]
 
@@ -47,15 +48,7 @@ _WINDOW = 1000
 _SAMPLE = 400
 """Number of characters that tell the language."""
 
-_STRUCTURE = re.compile(
-    r"^ {0,3}(?:(?P<fence>`{3,}|~{3,})(?P<info>[^\n]*)"
-    r"|(?P<level>\#{1,6})[ \t]+(?P<title>[^\n]*)"
-    r"|(?P<line>={2,}|-{2,})[ \t\r]*$)",
-    re.MULTILINE,
-)
-_NOT_A_TITLE = re.compile(r"[-*+>|#`~=]|\d+[.)]\s")  # the line is of a list, a quote, a table, a heading or code
 _ROW = re.compile(r"^[ \t]*\|", re.MULTILINE)
-_SPACE = re.compile(r"\s*")
 _WORD = re.compile(r"\w+")
 _LINE_END = re.compile(r"\n\s*")
 _CLAUSE_END = re.compile(r"[,;:،؛)\]…—–][\"'”’»)\]]*\s+|[、，；：。！？]\s*")
@@ -97,7 +90,7 @@ def sections(text: str, *, headings: bool = True) -> list[Section]:
     Section(above=(), path=('Install',), start=0, body=11, ends=[11, 22, 35])
     Section(above=('Install',), path=('Install', 'Linux'), start=35, body=45, ends=[45, 52])
     """
-    titles, code = _structure(text)
+    titles, code = structure(text)
     known = titles if headings else []
     closed = sorted([*code, *((title.start, title.end) for title in known)])
     bounds = [place for title in known for place in (title.start, title.end)]
@@ -112,7 +105,7 @@ def sections(text: str, *, headings: bool = True) -> list[Section]:
 
 def path_at(text: str, start: int) -> tuple[str, ...]:
     """The headings above a passage that begins at `start`, outermost first. Headings in it are left out."""
-    titles, _ = _structure(text)
+    titles, _ = structure(text)
     found: tuple[str, ...] = ()
     for above, path, begin, body in _outline(titles, {0, *(place for t in titles for place in (t.start, t.end))}):
         if begin > start:
@@ -151,58 +144,11 @@ def parts(text: str, start: int, end: int, wanted: int) -> list[int]:
     return [end]
 
 
-class _Heading(NamedTuple):
-    start: int  # after the white space before the heading
-    end: int  # after the white space that follows it
-    level: int
-    title: str
-
-
-def _structure(text: str) -> tuple[list[_Heading], list[Span]]:
-    """The Markdown headings and the spans of fenced code."""
-    headings: list[_Heading] = []
-    code: list[Span] = []
-    if not any(sign in text for sign in ("#", "```", "~~~", "\n--", "\n ", "\n==")):
-        return headings, code
-    fence, opened = "", 0
-    for found in _STRUCTURE.finditer(text):
-        if fence:
-            if (found["fence"] or "").startswith(fence) and not found["info"].strip():
-                code.append((opened, found.end()))
-                fence = ""
-        elif found["fence"]:
-            if "`" not in found["info"] or found["fence"][0] == "~":
-                fence, opened = found["fence"], found.start()
-        elif found["level"]:
-            title = found["title"].strip().rstrip("#").rstrip() if found["title"].strip("# \t\r") else ""
-            if title:
-                headings.append(_heading(text, found.start(), found.end(), len(found["level"]), title))
-        elif underlined := _line_above(text, found.start()):
-            headings.append(
-                _heading(text, underlined[0], found.end(), 1 if found["line"][0] == "=" else 2, underlined[1])
-            )
-    if fence:
-        code.append((opened, len(text)))
-    return headings, code
-
-
-def _line_above(text: str, start: int) -> tuple[int, str] | None:
-    """The start and the title of the line above an underline. None if that line is not a paragraph of one line."""
-    above = text.rfind("\n", 0, max(start - 1, 0)) + 1
-    title = text[above:start].strip()
-    before = text[text.rfind("\n", 0, max(above - 1, 0)) + 1 : above]
-    return None if not title or before.strip() or _NOT_A_TITLE.match(title) else (above, title)
-
-
-def _heading(text: str, start: int, end: int, level: int, title: str) -> _Heading:
-    return _Heading(_after_space(text, start), _after_space(text, end), level, title)
-
-
 def _outline(
-    headings: Sequence[_Heading], cuts: set[int]
+    headings: Sequence[Heading], cuts: set[int]
 ) -> Iterator[tuple[tuple[str, ...], tuple[str, ...], int, int]]:
     """The headings above each section, its whole path, its start and its body. Headings in a row share a section."""
-    path: list[_Heading] = []
+    path: list[Heading] = []
     number = 0
     usable = [heading for heading in headings if heading.start in cuts or not heading.start]
     if not usable or usable[0].start:
@@ -288,17 +234,13 @@ def _lines(text: str, code: Iterable[Span]) -> Iterator[int]:
 def _settled(text: str, places: Iterable[int]) -> list[int]:
     """The places in order, behind the white space that follows them, without those where a text must not be cut."""
     ends: list[int] = []
-    last = _after_space(text, 0)
+    last = after_space(text, 0)
     for place in sorted(set(places)):
         if place > last:
-            last = _after_space(text, place)
+            last = after_space(text, place)
             if last < len(text) and _may_cut(text, last):
                 ends.append(last)
     return [*ends, len(text)]
-
-
-def _after_space(text: str, place: int) -> int:
-    return _SPACE.match(text, place).end()  # type: ignore[union-attr]  # it matches everywhere
 
 
 def _may_cut(text: str, place: int) -> bool:

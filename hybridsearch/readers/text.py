@@ -102,7 +102,7 @@ def text_content(raw: bytes, name: Path, encoding: str | None) -> Content:
     if name.suffix.lower() == ".txt":
         return Content(text)
     content = split_front_matter(text)
-    return replace(content, title=first_heading(content.text.partition("\n```")[0]))
+    return replace(content, title=first_heading(content.text))
 
 
 def invalid_text(text: str, encoding: str | None) -> DocumentError | None:

@@ -370,6 +370,10 @@ def test_sheets_are_tables_under_their_names(tmp_path: Path) -> None:
          {"tags": ["a", "b"], "date": "2024-03-01"}),
         ("---\r\nyear: 1958\r\n---\r\n# Lift\r\n", "Lift", "# Lift\r\n", {"year": 1958}),
         ('+++\ntitle = "Wings"\ndraft = false\n+++\nLift', "Wings", "Lift", {"draft": False}),
+        ("---\nzip: 01234\nstart: 12:30\nlands: [NO, SE]\nphone: +4930\ndraft: true\n---\nLift", "a", "Lift",
+         {"zip": "01234", "start": "12:30", "lands": ["NO", "SE"], "phone": "+4930", "draft": True}),
+        ("---\nn: -12\nprice: 1.50\nsmall: 1e-3\ncode: 0x1F\nnone: ~\n---\nLift", "a", "Lift",
+         {"n": -12, "price": 1.5, "small": 0.001, "code": "0x1F", "none": None}),
         ("---\n\nA rule.\n\n---\nLift", "a", None, {}),
         ("---\nNote: an open rule.\n", "a", None, {}),
     ],
@@ -383,13 +387,41 @@ def test_front_matter_is_title_and_metadata(
 
 @pytest.mark.timeout(30)
 @pytest.mark.parametrize(
-    "front", ["title: a: b", "a: &x [1]\nb: *x", f"a: {'[' * 60_000}", f"a:\n  {'- ' * 30_000}", f"a: {'!x ' * 9999}"]
+    "front",
+    [
+        "title: a: b",
+        "a: 1\nb: 2\na: 3",
+        "m: {a: 1, a: 2}",
+        "a: &x [1]\nb: *x",
+        f"a: {'[' * 60_000}",
+        f"a:\n  {'- ' * 30_000}",
+        f"a: {'!x ' * 9999}",
+    ],
 )
 def test_front_matter_that_is_not_valid_stays_and_is_noted(tmp_path: Path, front: str) -> None:
     (tmp_path / "a.md").write_text(f"---\n{front}\n---\nLift")
     reader = read_documents(tmp_path / "a.md")
     assert [document.text for document in reader] == [f"---\n{front}\n---\nLift"]
     assert "a.md has front matter that is not valid and stays in the text" in reader.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "title"),
+    [
+        ("Guide\n=====\n\n## Linux", "Guide"),
+        ("```sh\n# a comment\nmake all\n```\n\n# Install", "Install"),
+        ("~~~\n# a comment\n~~~", "a"),
+        ("Text.\n\n```\nmake\n```\n\n## Run", "Run"),
+        ("# C# and F# ##\n", "C# and F#"),
+    ],
+)
+def test_the_title_of_markdown_is_its_first_heading(tmp_path: Path, text: str, title: str) -> None:
+    (tmp_path / "a.md").write_text(text)
+    assert read(tmp_path / "a.md").title == title
+
+
+def test_the_title_of_a_page_is_no_line_of_code() -> None:
+    assert read_html(b"<pre># a comment</pre><h2>C#</h2>", None).title == "C#"
 
 
 def test_files_without_text_are_noted(tmp_path: Path) -> None:
