@@ -1,9 +1,15 @@
-"""Folders of the user."""
+"""Folders of the user, and folders that hold an index."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+
+MANIFEST = "manifest.json"
+"""Name of the file that says what an index in a folder holds."""
+
+CORPUS = "hybridsearch corpus"
+"""Format of the manifest of an index, which is its first value."""
 
 
 def cache_home() -> Path | None:
@@ -19,3 +25,12 @@ def can_be_written(folder: Path) -> bool:
     """Whether the user may write to a folder, or make the folder if it does not exist."""
     there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
     return there.is_dir() and os.access(there, os.W_OK)
+
+
+def holds_index(folder: Path) -> bool:
+    """Whether a folder holds an index or encoded documents. Other programs also have files named `manifest.json`."""
+    try:
+        with (folder / MANIFEST).open("rb") as file:
+            return CORPUS.encode() in file.read(100)
+    except OSError:
+        return False

@@ -15,9 +15,9 @@ from hybridsearch.backends import Schema
 from hybridsearch.corpus.files import REPAIR, StoredFile, damaged, named, storage_error
 from hybridsearch.corpus.parts import arrow_schema
 from hybridsearch.errors import IndexCorruptedError, IndexNotFoundError
+from hybridsearch.folders import CORPUS, MANIFEST
 
 FORMAT_VERSION = 1
-MANIFEST = "manifest.json"
 PART = "part.parquet"
 """Name of the Parquet file of each part."""
 
@@ -55,7 +55,7 @@ class Part:
 
 def render_manifest(schema: Schema, parts: Sequence[Part], generation: int) -> bytes:
     """The content of a manifest. `generation` counts the commits."""
-    head = {"format": "hybridsearch corpus", "version": FORMAT_VERSION, "generation": generation}
+    head = {"format": CORPUS, "version": FORMAT_VERSION, "generation": generation}
     return _with_checksum({**head, "schema": schema.to_json(), "parts": [asdict(part) for part in parts]})
 
 

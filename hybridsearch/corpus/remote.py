@@ -21,7 +21,7 @@ import filelock
 
 from hybridsearch.arguments import shown
 from hybridsearch.corpus.files import REPAIR, StoredFile, compare, crc32, storage_errors
-from hybridsearch.corpus.manifest import MANIFEST, PART, Part, parse_manifest
+from hybridsearch.corpus.manifest import PART, Part, parse_manifest
 from hybridsearch.errors import (
     HybridSearchError,
     IndexCorruptedError,
@@ -30,7 +30,7 @@ from hybridsearch.errors import (
     MissingExtraError,
     StorageError,
 )
-from hybridsearch.folders import cache_home
+from hybridsearch.folders import MANIFEST, cache_home
 from hybridsearch.messages import redacted
 
 if TYPE_CHECKING:

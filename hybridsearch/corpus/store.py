@@ -47,7 +47,7 @@ from hybridsearch.corpus.files import (
     storage_errors,
     sync_folder,
 )
-from hybridsearch.corpus.manifest import MANIFEST, PART, Part, manifest_stamp, read_manifest, render_manifest
+from hybridsearch.corpus.manifest import PART, Part, manifest_stamp, read_manifest, render_manifest
 from hybridsearch.corpus.parts import arrow_schema, from_table, read_part, to_tables, write_part
 from hybridsearch.corpus.remote import Remote
 from hybridsearch.errors import (
@@ -58,6 +58,7 @@ from hybridsearch.errors import (
     IndexNotFoundError,
     StorageError,
 )
+from hybridsearch.folders import MANIFEST
 from hybridsearch.forks import after_fork
 from hybridsearch.vectors import EncodedBatch
 

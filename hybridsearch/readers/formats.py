@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import IO
 
 from hybridsearch.errors import DocumentError
+from hybridsearch.folders import holds_index
 from hybridsearch.readers.compression import SUFFIXES, plain_name
 from hybridsearch.readers.fields import Fields, Numbered
 from hybridsearch.readers.tables import csv_columns, csv_rows, parquet_rows, tsv_columns, tsv_rows
@@ -61,7 +62,7 @@ def locate(path: Path, format: str | None) -> tuple[Path, str | None]:
     """Find the file or folder to read, and its format. The format is None for a folder with files of any format.
 
     Raises:
-        DocumentError: There is no such file or folder, or it holds no file of the format.
+        DocumentError: There is no such file or folder, it is an index, or it holds no file of the format.
     """
     if not path.exists():
         way_out = "write /dev/stdin for standard input" if str(path) == "-" else "check the path"
@@ -75,6 +76,11 @@ def locate(path: Path, format: str | None) -> tuple[Path, str | None]:
                 f"format={'|'.join(FORMATS)} (--format)."
             )
         return path, format
+    if holds_index(path):
+        raise DocumentError(
+            f"{str(path)!r} is an index. `hybridsearch copy` copies it, and `hybridsearch list --json` writes its "
+            "documents as JSON lines."
+        )
     if format in (None, "beir"):
         for name in BEIR_NAMES:
             if (path / name).is_file():
@@ -93,9 +99,14 @@ def files_in(folder: Path, format: str | None) -> Iterator[tuple[Path, str | Non
     """The files in a folder, sorted by name within each folder, each with its format.
 
     If `format` is None, these are all files, and the format of an unknown file is None. If not, only files of this
-    format are given.
+    format are given. A folder in it that holds an index is given in place of its files, with the format None, because
+    its files also have old and deleted documents.
     """
     for place, below, names in os.walk(folder, onerror=_raise):
+        if holds_index(Path(place)):
+            below.clear()
+            yield Path(place), None
+            continue
         below[:] = sorted(name for name in below if not name.startswith("."))
         for name in sorted(names):
             if name.startswith("."):

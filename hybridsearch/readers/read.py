@@ -218,6 +218,7 @@ class DocumentReader(Iterable[Document]):
         self._position: Callable[[], int] = int
         self._columns: dict[str, list[Column]] = {}
         self._unread: list[Path] = []
+        self._indexes: list[Path] = []
         self._lacking: list[str] = []
         self._once: list[str] = []
         self._kinds = Kinds()
@@ -269,6 +270,9 @@ class DocumentReader(Iterable[Document]):
         return f"{_count(self.skipped)}: {shown}{more}."
 
     def _unread_note(self) -> Iterator[str]:
+        if self._indexes:
+            were = number_of(len(self._indexes), "folder that holds an index was", "folders that hold an index were")
+            yield f"{were} not read: {_few(list(map(str, self._indexes)))}."
         if self._unread:
             yield (
                 f"{number_of(len(self._unread), 'file was', 'files were')} not read, because no reader is known for "
@@ -286,7 +290,7 @@ class DocumentReader(Iterable[Document]):
     def __iter__(self) -> Iterator[Document]:
         self.skipped = skipped = []
         self._columns, self._kinds, self._blank = {}, Kinds(), 0
-        self._unread, self._lacking, self._once = [], [], []
+        self._unread, self._indexes, self._lacking, self._once = [], [], [], []
         add, read, titled = self._kinds.add, 0, False
         for where, fields, number, record in self._records():
             try:
@@ -343,7 +347,7 @@ class DocumentReader(Iterable[Document]):
         with _readable(SkippedLine(str(source), None, "")), Worker() as worker:
             for path, format in files_in(source, self._format):
                 if format is None:
-                    self._unread.append(path)
+                    (self._indexes if path.is_dir() else self._unread).append(path)
                     continue
                 try:
                     yield from self._of_file(path, path.relative_to(source).as_posix(), format, worker)

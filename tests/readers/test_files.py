@@ -424,6 +424,26 @@ def test_the_title_of_a_page_is_no_line_of_code() -> None:
     assert read_html(b"<pre># a comment</pre><h2>C#</h2>", None).title == "C#"
 
 
+def test_an_index_in_the_folder_that_it_is_made_of_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "a.md").write_text("The old text.")
+    (tmp_path / "b.md").write_text("It will be removed.")
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "manifest.json").write_text('{"name": "of another program"}')
+    (tmp_path / "site" / "c.md").write_text("A page.")
+    place = tmp_path / "index"  # comes after the files, so its old documents would replace them
+    with HybridSearch({"bm25": BM25()}, place) as search:
+        search.index(tmp_path, show_progress_bar=False)
+        (tmp_path / "a.md").write_text("The new text.")
+        (tmp_path / "b.md").unlink()
+        report = search.index(tmp_path, sync=True, show_progress_bar=False)
+        assert (report.indexed, report.unchanged, report.removed) == (1, 1, 1)
+        assert [document.text for document in search.documents()] == ["The new text.", "A page."]
+    assert f"1 folder that holds an index was not read: {place}." in report.notes
+    for format in (None, "parquet"):
+        with pytest.raises(DocumentError, match="is an index"):
+            read_documents(place, format=format)
+
+
 def test_files_without_text_are_noted(tmp_path: Path) -> None:
     (tmp_path / "a.md").write_text("---\ntitle: Wings\n---\n")
     (tmp_path / "b.html").write_text("<title>App</title><script>start()</script>")
