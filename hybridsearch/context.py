@@ -53,9 +53,11 @@ _PIECES = (
 """Parts of a text, and the quarters of a token that each counts."""
 
 _CODE = r"```.*?(?:```|\Z)|`[^`\n]*`"
+_SOURCE = r"(?:sources?(?:\s*:)?\s*)?[#^]?\d{1,9}"
+_PAGES = r"(?:\s*[,;:])?\s*(?:pp?\.|pages?)[\d\s,–-]{1,40}"
 _CITATION = re.compile(
-    rf"{_CODE}|[\[［【]\s*(?:sources?\s*)?(?P<numbers>[#^]?\d{{1,9}}(?:(?:\s*[-–—,;、，；&]\s*|\s+and\s+|\s+)[#^]?\d{{1,9}})*)"
-    r"\s*(?:†[^\[\]【】]{0,80})?[\]］】]",
+    rf"{_CODE}|[\[［【]\s*(?P<numbers>{_SOURCE}(?:(?:\s*[-–—,;、，；&]\s*|\s+and\s+|\s+){_SOURCE})*)"
+    rf"(?:{_PAGES})?\s*(?:†[^\[\]【】]{{0,80}})?[\]］】]",
     re.DOTALL | re.IGNORECASE,
 )
 _NUMBERS = re.compile(r"(\d+)(?:\s*[-–—]\s*(\d+))?")
@@ -148,8 +150,9 @@ class Context:
     def cite(self, answer: str) -> Citations:
         """Find the sources that an answer cites.
 
-        A citation is a number in brackets: `[1]`, `[1, 2]`, `[1-3]`, `[1][2]`, `【1】`, `[^1]` or `[source 1]`. Numbers
-        in code between backticks do not count. Of a range, the numbers between the ends count if they exist.
+        A citation is a number in brackets: `[1]`, `[1, 2]`, `[1-3]`, `[1][2]`, `【1】`, `[^1]`, `[source 1]` or
+        `[1, page 3]`. Numbers in code between backticks do not count. Of a range, the numbers between the ends count if
+        they exist.
 
         Args:
             answer: Text that a model wrote.

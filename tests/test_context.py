@@ -242,6 +242,8 @@ def test_a_tokenizer_is_a_function_or_an_object_that_encodes() -> None:
         ("So [1][3].", [1, 3], []),
         ("So【1】and ［２］ and 【3†a.pdf】.", [1, 2, 3], []),
         ("So [^1] and [Source 2] and [sources 1 and 3].", [1, 2, 3], []),
+        ("So [Source 2, Source 1] and [Sources: 2 and source 3].", [2, 1, 3], []),
+        ("So [2, page 3] and [1, pp. 3-4] and [3 p. 1, 2].", [2, 1, 3], []),
         ("So [2-9] and [7] and [0].", [2, 3], [9, 7, 0]),
         ("So [1-999999999].", [1, 2, 3], [999999999]),
         ("Nothing (1), [a], [1.5], [], `x[1]`, ```\ny[2]\n```", [], []),

@@ -32,8 +32,8 @@ class MMR:
 
     The hit with the largest value comes next: relevance * (score) - (1 - relevance) * (similarity). The score is scaled
     from 0 to 1 among the hits that are compared. The similarity is the largest cosine with a hit that was chosen
-    before, of the vectors in the index: dense vectors if the search asks a dense retriever, else sparse vectors, else
-    the terms of BM25.
+    before, of the vectors in the index: dense vectors if the search asks a dense retriever, else the means of token
+    vectors, else sparse vectors, else the terms of BM25.
     From Carbonell and Goldstein, "The use of MMR, diversity-based reranking" (SIGIR 1998).
 
     Args:
