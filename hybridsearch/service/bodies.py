@@ -26,12 +26,13 @@ def answer(content: Any) -> Response:
     return Response(orjson.dumps(content), media_type="application/json")
 
 
-def strict_json(raw: bytes, members: int | None = None) -> Any:
+def strict_json(raw: bytes, members: int | None = None, name: str = "The body") -> Any:
     """Read JSON as RFC 8259 has it, without what readers understand in different ways.
 
     Args:
         raw: The JSON, in UTF-8.
         members: Largest number of members of an object. None for no limit.
+        name: What the JSON is, for the errors.
 
     Returns:
         The value.
@@ -57,14 +58,14 @@ def strict_json(raw: bytes, members: int | None = None) -> Any:
         if b"\\u" in raw:  # an escape may stand for a half of a pair
             json.dumps(value, ensure_ascii=False).encode()
     except UnicodeDecodeError as error:
-        raise InvalidArgumentError(f"The body is not valid UTF-8 ({error.reason}).") from None
+        raise InvalidArgumentError(f"{name} is not valid UTF-8 ({error.reason}).") from None
     except UnicodeEncodeError:
-        raise InvalidArgumentError("The body has a string with a lone surrogate, which is not valid Unicode.") from None
+        raise InvalidArgumentError(f"{name} has a string with a lone surrogate, which is not valid Unicode.") from None
     except RecursionError:
-        raise InvalidArgumentError("The body is nested too deep.") from None
+        raise InvalidArgumentError(f"{name} is nested too deep.") from None
     except ValueError as error:
         reason = "a number has too many digits" if "integer string conversion" in str(error) else str(error).rstrip(".")
-        raise InvalidArgumentError(f"The body is not usable JSON: {reason}.") from None
+        raise InvalidArgumentError(f"{name} is not usable JSON: {reason}.") from None
     return value
 
 

@@ -169,7 +169,8 @@ def _check_cursor(after: str, sort: list[str]) -> None:
 
 def filter_of(text: str | None, settings: Settings) -> Json | None:
     """The filter of a query string."""
-    return None if text is None else checked_filter(strict_json(text.encode("utf-8", "surrogatepass")), settings)
+    given = None if text is None else strict_json(text.encode("utf-8", "surrogatepass"), name="The filter")
+    return None if given is None else checked_filter(given, settings)
 
 
 # Storing
@@ -236,9 +237,9 @@ async def _lines(request: Request, most: int) -> AsyncIterator[Record]:
             yield number, DocumentError(f"the line has more than {most:,} bytes."), 0
             continue
         try:
-            record = strict_json(line)
+            record = strict_json(line, name="the line")
         except InvalidArgumentError as error:
-            record = DocumentError(str(error).replace("The body", "the line", 1))
+            record = DocumentError(str(error))
         yield number, record, len(line)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from http import HTTPStatus
 from itertools import islice
 from typing import Any
@@ -163,7 +163,7 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Problem:
-        sentences = dict.fromkeys(map(_sentence, islice(error.errors(), 3)))
+        sentences = dict.fromkeys(map(_sentence, islice(_nearest(error), 3)))
         of_document = request.method == "PUT" and error.errors()[0]["loc"][0] == "body"  # only documents are put
         return Problem(400, "document" if of_document else "invalid-argument", " ".join(sentences))
 
@@ -182,6 +182,38 @@ def _methods_of(request: Request) -> str:
 def _kind(error: Exception) -> str:
     """The class of an error in words: `InvalidArgumentError` is "invalid-argument"."""
     return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", type(error).__name__.removesuffix("Error")).lower()
+
+
+def _nearest(error: RequestValidationError) -> Iterator[Mapping[str, Any]]:
+    """The errors of a request, without those of a kind that a value may have, but has not.
+
+    If a value may have several kinds, pydantic gives the errors of each. Those further inside are of the kind that
+    fits best, and of errors at the same place the first is told.
+    """
+    found: dict[tuple[str | int, ...], Mapping[str, Any]] = {}
+    for one in error.errors():
+        place = _in_body(one, error.body)
+        found.setdefault(place, {**one, "loc": place})
+    for place, one in found.items():
+        if not any(len(other) > len(place) and other[: len(place)] == place for other in found):
+            yield one
+
+
+def _in_body(error: Mapping[str, Any], body: Any) -> tuple[str | int, ...]:
+    """The place of an error, without the names that pydantic has for the kinds of a value."""
+    source, *parts = error["loc"]
+    if source != "body" or body is None:
+        return tuple(error["loc"])
+    place = [source]
+    for number, part in enumerate(parts, 1):
+        if isinstance(body, dict) and part == body.get("type") and number < len(parts):
+            continue
+        if (isinstance(body, dict) and part in body) or (isinstance(body, list) and isinstance(part, int)):
+            body = body[part]
+            place.append(part)
+        elif number == len(parts) and error["type"] == "missing":
+            place.append(part)
+    return tuple(place)
 
 
 def _sentence(error: Mapping[str, Any]) -> str:

@@ -5,7 +5,8 @@
 import asyncio
 from functools import partial
 from threading import Event
-from typing import Annotated
+from typing import Annotated, get_origin
+from urllib.parse import unquote_to_bytes
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
@@ -45,11 +46,20 @@ def make_router(settings: Settings) -> APIRouter:
 
 
 def _check_parameters(request: Request) -> None:
-    """Refuse parameters that an address does not know, because a client would think that they count."""
-    known = [field.alias for field in request.scope["route"].dependant.query_params]
+    """Refuse what would not count as a client thinks: unknown and repeated parameters, and bytes that are not UTF-8."""
+    for part in (request.scope.get("raw_path") or b"", request.scope["query_string"]):
+        try:
+            unquote_to_bytes(part).decode()
+        except UnicodeDecodeError:
+            raise InvalidArgumentError("The address is not valid UTF-8: percent-encode its text as UTF-8.") from None
+    fields = request.scope["route"].dependant.query_params
+    known = [field.alias for field in fields]
     if unknown := [name for name in request.query_params if name not in known]:
         rest = not_known(unknown[0], known, "parameters") if known else "is not known. There are no parameters here."
         raise InvalidArgumentError(f"{unknown[0]:.80} {rest}")
+    for field in fields:
+        if get_origin(field.field_info.annotation) is not list and len(request.query_params.getlist(field.alias)) > 1:
+            raise InvalidArgumentError(f"{field.alias} is given more than once: give it once.")
 
 
 def _add_indexes(router: APIRouter) -> None:

@@ -102,7 +102,17 @@ def test_a_browser_asks_by_a_query_string(ask: Ask) -> None:
         ),
         (
             {"query": "a", "boost": [{"type": "recency", "fild": "year", "field": "year"}]},
-            "boost[0].recency.fild is not known: did you mean 'field'?",
+            "boost[0].fild is not known: did you mean 'field'?",
+        ),
+        (
+            {"query": "a", "fusion": "rff"},
+            "fusion is 'rff', but it must be one of 'rrf', 'minmax', 'zscore' or 'adaptive'.",
+        ),
+        ({"query": "a", "fusion": {"type": "rrf", "k": -1}}, "fusion.k is -1, but it must be at least 0."),
+        ({"query": "a", "snippets": {"length": 0}}, "snippets.length is 0, but it must be at least 1."),
+        (
+            {"query": "a", "boost": [{"type": "field", "field": "n"}]},
+            "boost[0].where is missing. boost[0].field is not",
         ),
         ({"query": "a", "top_k": 1001}, "top_k is 1001, but it must be at most 1000."),
         ({"query": "a" * 2001}, "query has too many characters: at most 2000 are allowed."),
@@ -118,6 +128,7 @@ def test_a_mistake_is_told_as_a_problem(ask: Ask, body: dict[str, Any], sentence
     assert answer.status_code == 400
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.json()["detail"].startswith(sentence)
+    assert "[function-" not in answer.json()["detail"]
     assert answer.json()["type"] == f"urn:hybridsearch:error:{'filter' if 'filter' in body else 'invalid-argument'}"
 
 
@@ -138,6 +149,34 @@ def test_a_mistake_is_told_as_a_problem(ask: Ask, body: dict[str, Any], sentence
             400,
             "invalid-argument",
             "top_k is 'x', but it must be a whole number.",
+        ),
+        (
+            "GET",
+            "/v1/papers/search?q=a&q=b",
+            400,
+            "invalid-argument",
+            "q is given more than once: give it once.",
+        ),
+        (
+            "GET",
+            "/v1/papers/search?q=a&filter=%7B%22year",
+            400,
+            "invalid-argument",
+            "The filter is not usable JSON: Unterminated string starting at: line 1 column 2 (char 1).",
+        ),
+        (
+            "GET",
+            "/v1/papers/search?q=caf%E9",
+            400,
+            "invalid-argument",
+            "The address is not valid UTF-8: percent-encode its text as UTF-8.",
+        ),
+        (
+            "GET",
+            "/v1/papers/documents/caf%E9",
+            400,
+            "invalid-argument",
+            "The address is not valid UTF-8: percent-encode its text as UTF-8.",
         ),
         ("GET", "/v1/papers?q=a", 400, "invalid-argument", "q is not known. There are no parameters here."),
         ("GET", "/nothing", 404, "unknown-address", "There is nothing at this address."),
