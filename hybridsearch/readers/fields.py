@@ -43,6 +43,7 @@ class Fields:
         types: Types of metadata, by field.
         encoding: Encoding of text files. None finds it from their first bytes.
         delimiter: Character between the columns of CSV and TSV files. None finds it from their first lines.
+        name: Name of the source in the ids that records get. None takes the last part of its path.
     """
 
     id: tuple[str, ...]
@@ -53,6 +54,7 @@ class Fields:
     types: Mapping[str, str] = field(default_factory=dict)
     encoding: str | None = None
     delimiter: str | None = None
+    name: str | None = None
 
     def document(self, record: Record, file: str, number: int | None) -> Document:
         """Make the document of a record.
@@ -72,7 +74,7 @@ class Fields:
         if id is None or id == "":
             if not self.auto_id:
                 raise self.without_id(record)
-            id = f"{Path(file).name}-{number}"
+            id = f"{self.name or Path(file).name}-{number}"
         elif isinstance(id, uuid.UUID):
             id = str(id)
         elif (isinstance(id, int) and not isinstance(id, bool)) or (isinstance(id, Decimal) and id == int(id)):

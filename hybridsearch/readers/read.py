@@ -126,8 +126,8 @@ def read_documents(
         text_field: Field of the text, in place of the fields above.
         title_field: Field of the title, in place of `title`.
         metadata_fields: Fields to keep as metadata. None keeps all.
-        auto_id: Whether a record that has no id gets the id `<file name>-<line>`. Two files of the same name in
-            different folders then give the same ids.
+        auto_id: Whether a record that has no id gets the id `<file name>-<line>`. In a folder, the name is the path
+            below the folder.
         types: Types of metadata fields, such as `{"zip": "str"}`. The types are `"str"`, `"int"`, `"float"`, `"bool"`,
             `"date"` (also from a datetime at midnight), `"datetime"` (without a time zone) and `"instant"` (with a time
             zone). A record with a value of another type is not usable.
@@ -357,7 +357,7 @@ class DocumentReader(Iterable[Document]):
     def _of_file(self, path: Path, id: str, format: str, worker: Worker | None = None) -> Iterator[_Placed]:
         """The records of one file."""
         if FORMATS[format].records is not None:
-            yield from self._of_table(path, format)
+            yield from self._of_table(path, id, format)
             return
         with nullcontext(worker) if worker else Worker() as parser:
             if format == "mbox":
@@ -395,10 +395,10 @@ class DocumentReader(Iterable[Document]):
         except (DocumentError, WholeFileError) as error:
             return DocumentError(str(error))
 
-    def _of_table(self, path: Path, format: str) -> Iterator[_Placed]:
+    def _of_table(self, path: Path, id: str, format: str) -> Iterator[_Placed]:
         """The records of a file that has several."""
         read = FORMATS[format]
-        where, fields = SkippedLine(str(path), None, "", read.unit), self._fields
+        where, fields = SkippedLine(str(path), None, "", read.unit), replace(self._fields, name=id)
         records, columns = read.records, read.columns
         if records is None:
             return

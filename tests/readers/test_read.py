@@ -562,6 +562,14 @@ def test_ids_can_be_made_of_file_and_line(tmp_path: Path) -> None:
     assert [document.id for document in read_documents([{"text": "a"}], auto_id=True)] == ["documents-1"]
 
 
+def test_files_of_the_same_name_in_a_folder_give_different_ids(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "a", tmp_path / "b"):
+        folder.mkdir(exist_ok=True)
+        write(folder / "rows.csv", "text\na\n")
+    found = [document.id for document in read_documents(tmp_path, auto_id=True)]
+    assert found == ["rows.csv-2", "a/rows.csv-2", "b/rows.csv-2"]
+
+
 # Errors
 
 BAD_LINES = [
