@@ -511,5 +511,5 @@ def _cut_note(document: Document, span: Span, end: int, whole: bool) -> str:
         return f"The passage of {document.id!r:.80} was cut to {kept:,} of {all:,} characters, because of max_tokens."
     return (
         f"The text of {document.id!r:.80} was cut to its first {kept:,} of {all:,} characters, because of max_tokens. "
-        "An index with passages=hs.Passages() finds the part that answers."
+        "A retriever that reads passages (passages=hs.Passages()) finds the part that answers."
     )

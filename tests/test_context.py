@@ -141,6 +141,9 @@ def test_a_whole_document_is_cut_after_a_sentence_and_a_note_says_so() -> None:
     assert 70 < context.tokens <= 100
     kept = len(context.sources[0].text)
     assert context.notes[0].startswith(f"The text of 'long' was cut to its first {kept:,} of {len(long.text) - 1:,}")
+    assert context.notes[0].endswith(
+        "A retriever that reads passages (passages=hs.Passages()) finds the part that answers."
+    )
     assert context.notes[1] == "Text of 1 document was left out, because max_tokens is 100: small."
 
 

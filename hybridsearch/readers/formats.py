@@ -100,7 +100,8 @@ def files_in(folder: Path, format: str | None) -> Iterator[tuple[Path, str | Non
 
     If `format` is None, these are all files, and the format of an unknown file is None. If not, only files of this
     format are given. A folder in it that holds an index is given in place of its files, with the format None, because
-    its files also have old and deleted documents.
+    its files also have old and deleted documents. A link to a folder is not followed, because it may lead back. It has
+    the format None, too.
     """
     for place, below, names in os.walk(folder, onerror=_raise):
         if holds_index(Path(place)):
@@ -108,6 +109,7 @@ def files_in(folder: Path, format: str | None) -> Iterator[tuple[Path, str | Non
             yield Path(place), None
             continue
         below[:] = sorted(name for name in below if not name.startswith("."))
+        yield from ((link, None) for name in below if (link := Path(place, name)).is_symlink())
         for name in sorted(names):
             if name.startswith("."):
                 continue

@@ -219,6 +219,7 @@ class DocumentReader(Iterable[Document]):
         self._columns: dict[str, list[Column]] = {}
         self._unread: list[Path] = []
         self._indexes: list[Path] = []
+        self._links: list[Path] = []
         self._lacking: list[str] = []
         self._once: list[str] = []
         self._kinds = Kinds()
@@ -273,6 +274,9 @@ class DocumentReader(Iterable[Document]):
         if self._indexes:
             were = number_of(len(self._indexes), "folder that holds an index was", "folders that hold an index were")
             yield f"{were} not read: {_few(list(map(str, self._indexes)))}."
+        if self._links:
+            were = number_of(len(self._links), "link to a folder was", "links to folders were")
+            yield f"{were} not followed: {_few(list(map(str, self._links)))}."
         if self._unread:
             yield (
                 f"{number_of(len(self._unread), 'file was', 'files were')} not read, because no reader is known for "
@@ -290,7 +294,8 @@ class DocumentReader(Iterable[Document]):
     def __iter__(self) -> Iterator[Document]:
         self.skipped = skipped = []
         self._columns, self._kinds, self._blank = {}, Kinds(), 0
-        self._unread, self._indexes, self._lacking, self._once = [], [], [], []
+        self._unread, self._indexes, self._links = [], [], []
+        self._lacking, self._once = [], []
         add, read, titled = self._kinds.add, 0, False
         for where, fields, number, record in self._records():
             try:
@@ -347,7 +352,8 @@ class DocumentReader(Iterable[Document]):
         with _readable(SkippedLine(str(source), None, "")), Worker() as worker:
             for path, format in files_in(source, self._format):
                 if format is None:
-                    (self._indexes if path.is_dir() else self._unread).append(path)
+                    left = self._unread if not path.is_dir() else self._links if path.is_symlink() else self._indexes
+                    left.append(path)
                     continue
                 try:
                     yield from self._of_file(path, path.relative_to(source).as_posix(), format, worker)

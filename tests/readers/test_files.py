@@ -444,6 +444,18 @@ def test_an_index_in_the_folder_that_it_is_made_of_is_not_read(tmp_path: Path) -
             read_documents(place, format=format)
 
 
+def test_a_link_to_a_folder_is_not_followed_and_noted(tmp_path: Path) -> None:
+    folder = tmp_path / "notes"
+    folder.mkdir()
+    (tmp_path / "more.md").write_text("More.")
+    (folder / "a.md").write_text("Lift.")
+    (folder / "b.md").symlink_to(tmp_path / "more.md")
+    (folder / "up").symlink_to(tmp_path)
+    reader = read_documents(folder)
+    assert [document.id for document in reader] == ["a.md", "b.md"]
+    assert reader.notes == [f"1 link to a folder was not followed: {folder / 'up'}."]
+
+
 def test_files_without_text_are_noted(tmp_path: Path) -> None:
     (tmp_path / "a.md").write_text("---\ntitle: Wings\n---\n")
     (tmp_path / "b.html").write_text("<title>App</title><script>start()</script>")
