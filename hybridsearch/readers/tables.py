@@ -332,26 +332,78 @@ def _columns(file: IO[bytes], fields: Fields, delimiters: str, quoting: Literal[
 
 
 def _with_decimals(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """The batch with float16 and float32 as float64 with the same short decimals: 4.99, not 4.989999771118164."""
+    """The batch with float16 and float32 as float64 with the same short decimals: 4.99, not 4.989999771118164.
+
+    Numbers in lists and mappings are converted, too, except float16.
+    """
     import pyarrow as pa
 
     def longer(column: pa.Array[Any]) -> pa.Array[Any]:
-        if column.type == pa.float32():
-            return column.cast(pa.string()).cast(pa.float64())
-        if column.type == pa.float16():
+        kind = column.type
+        if kind == pa.float16():
             return pa.array(
                 [None if v is None else float(str(np.float16(v))) for v in column.to_pylist()], pa.float64()
             )
+        if "float" in str(kind) and (texts := _without_float32(kind, pa.string())) != kind:
+            return column.cast(texts).cast(_without_float32(kind, pa.float64()))
         return column
 
     columns = [longer(column) for column in batch.columns]
     return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
 
 
+def _without_float32(kind: Any, other: Any) -> Any:
+    """The type of Arrow with another one in place of float32 at each level."""
+    import pyarrow as pa
+
+    if kind == pa.float32():
+        return other
+    if pa.types.is_struct(kind):
+        fields = [kind.field(place) for place in range(kind.num_fields)]
+        inner = [_without_float32(field.type, other) for field in fields]
+        return pa.struct([(field.name, one) for field, one in zip(fields, inner, strict=True)])
+    if pa.types.is_map(kind):
+        return pa.map_(kind.key_type, _without_float32(kind.item_type, other))
+    if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
+        found = _without_float32(kind.value_type, other)
+        if pa.types.is_fixed_size_list(kind):
+            return pa.list_(found, kind.list_size)
+        return pa.large_list(found) if pa.types.is_large_list(kind) else pa.list_(found)
+    return kind
+
+
+def _with_mappings(value: Any, kind: Any) -> Any:
+    """The value with mappings in place of the pairs that Arrow gives for maps, if their keys are strings.
+
+    Raises:
+        ValueError: A map has a key twice.
+    """
+    import pyarrow as pa
+
+    if value is None:
+        return None
+    if pa.types.is_map(kind):
+        pairs = [(key, _with_mappings(item, kind.item_type)) for key, item in value]
+        if not (pa.types.is_string(kind.key_type) or pa.types.is_large_string(kind.key_type)):
+            return pairs
+        if len(dict(pairs)) < len(pairs):
+            raise ValueError("a map has a key twice")
+        return dict(pairs)
+    if pa.types.is_struct(kind):
+        return {name: _with_mappings(item, kind.field(name).type) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_with_mappings(item, kind.value_type) for item in value]
+    return value
+
+
 def _arrow_records(batch: pa.RecordBatch) -> Iterator[Record]:
     broken = (ValueError, OverflowError)  # bytes that are not UTF-8, a time in nanoseconds, a year after 9999
     try:
         records = _with_decimals(batch).to_pylist()
+        for field in batch.schema:
+            if "map<" in str(field.type):
+                for record in records:
+                    record[field.name] = _with_mappings(record[field.name], field.type)
     except broken as error:
         if batch.num_rows == 1:
             yield DocumentError(f"it holds a value that cannot be read ({error}).")

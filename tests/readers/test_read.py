@@ -625,6 +625,45 @@ def test_bad_rows_of_a_table_are_named_and_can_be_skipped(tmp_path: Path) -> Non
     ]
 
 
+def test_maps_of_parquet_are_mappings(tmp_path: Path) -> None:
+    words = pa.map_(pa.string(), pa.list_(pa.map_(pa.string(), pa.float32())))
+    table = pa.table(
+        {
+            "id": ["1", "2", "3"],
+            "text": ["t"] * 3,
+            "metadata": pa.array([[("year", 1)], None, [("year", 1), ("year", 2)]], pa.map_(pa.string(), pa.int64())),
+            "words": pa.array([[("a", [[("b", 0.1)], None])], [], None], words),
+            "numbers": pa.array([[(5, "a")], None, None], pa.map_(pa.int64(), pa.string())),
+        }
+    )
+    pq.write_table(table, tmp_path / "c.parquet")
+    for source in (table, tmp_path / "c.parquet"):
+        reader = read_documents(source, on_error="skip")
+        first, second = [document.metadata for document in reader]
+        assert first == {"year": 1, "words": {"a": [{"b": 0.1}, None]}, "numbers": [[5, "a"]]}
+        assert second == {"metadata": None, "words": {}, "numbers": None}
+        assert [skipped.reason for skipped in reader.skipped] == [
+            "it holds a value that cannot be read (a map has a key twice)."
+        ]
+
+
+def test_float32_in_lists_and_mappings_keeps_its_decimals() -> None:
+    number = pa.float32()
+    table = pa.table(
+        {
+            "id": ["1", "2"],
+            "text": ["t"] * 2,
+            "list": pa.array([[4.99, None], None], pa.list_(number)),
+            "large": pa.array([[0.1], []], pa.large_list(number)),
+            "pair": pa.array([[0.1, 0.2], None], pa.list_(number, 2)),
+            "deep": pa.array([{"a": [0.1], "b": 1}, None], pa.struct([("a", pa.list_(number)), ("b", pa.int64())])),
+        }
+    )
+    first, second = [document.metadata for document in read_documents(table)]
+    assert first == {"list": [4.99, None], "large": [0.1], "pair": [0.1, 0.2], "deep": {"a": [0.1], "b": 1}}
+    assert second == {"list": None, "large": [], "pair": None, "deep": None}
+
+
 def test_bad_rows_of_parquet_are_named_and_can_be_skipped(tmp_path: Path) -> None:
     spoilt = pa.array([b"good", b"\xff", b"more", None], pa.binary()).cast(pa.string(), safe=False)
     table = pa.table({"id": ["1", "2", "3", "4"], "text": spoilt, "x": [1.0, 1.0, math.inf, 1.0]})
