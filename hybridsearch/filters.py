@@ -18,7 +18,8 @@ this key is meant, and not the title of the document. A filter cannot select by 
 
 `$and` and `$or` take a list of filters, and `$not` takes a filter. They may be nested.
 
-- If the value in the metadata is a list, `$eq`, `$in` and the order operators match if they match any element.
+- If the value in the metadata is a list, `$eq`, `$in` and the order operators match if they match any element. Two
+  operators may match two different elements.
 - `$ne` and `$nin` are the opposites of `$eq` and `$in`. So they match documents that do not have the field.
 - A mapping and an empty list exist, and are equal to nothing.
 - Numbers are compared by value: 1 equals 1.0. A boolean equals only a boolean.

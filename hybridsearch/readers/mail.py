@@ -37,6 +37,8 @@ def read_eml(raw: bytes, encoding: str | None) -> Content:
             metadata[name] = addresses
     if (date := _date(message)) is not None:
         metadata["date"] = date
+    elif given := squeezed(str(message.get("date", ""))):
+        guessed.append(f"has a date that cannot be read ({given:.40})")
     if names:
         metadata["attachments"] = names
         guessed.append(f"has {number_of(len(names), 'attachment')} that {'is' if len(names) == 1 else 'are'} not read")

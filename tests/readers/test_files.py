@@ -587,6 +587,12 @@ def test_an_email_has_its_people_and_its_date_as_metadata(tmp_path: Path) -> Non
     assert read(tmp_path / "1.eml", metadata_fields=["from"]).metadata == {"from": "ann@example.org"}
 
 
+def test_a_date_that_cannot_be_read_is_noted() -> None:
+    for date, unread in (("2024-03-01", ["has a date that cannot be read (2024-03-01)"]), ("", [])):
+        content = read_eml(f"From: a@example.org\nDate: {date}\n\nText.".encode(), None)
+        assert ("date" in content.metadata, content.unread) == (False, unread)
+
+
 def test_the_people_and_the_date_of_an_email_can_be_filtered(tmp_path: Path) -> None:
     for number, hour in enumerate(("09:00:00 +0900", "09:00:00 -0500")):
         mail = message(Subject="Pump", From="ann@example.org", To="bob@example.org", Date=f"Fri, 01 Mar 2024 {hour}")
