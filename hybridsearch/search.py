@@ -218,6 +218,10 @@ class HybridSearch:
                 this error has a note about the refused documents.
         """
         batch_size = whole_number("batch_size", batch_size)
+        if not isinstance(sync, bool) and not callable(sync):
+            raise InvalidArgumentError(
+                f"sync is True, False or a function such as lambda number: number < 100, not {arguments.shown(sync)}."
+            )
         if sync:
             if via is not None:
                 raise InvalidArgumentError(
@@ -682,6 +686,7 @@ class HybridSearch:
             BackendError: The index is not in RAM, so its engine keeps it already.
             IndexNotFoundError: Nothing has been indexed yet.
         """
+        arguments.true_or_false("overwrite", overwrite)
         self._check_indexed()
         save = getattr(self._backend, "save", None)
         if save is None:

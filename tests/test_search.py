@@ -777,6 +777,11 @@ def test_sync_removes_nothing_where_it_cannot_know_what_is_gone(tmp_path: Path) 
             search.index(source, sync=True)
     with pytest.raises(InvalidArgumentError, match="--via"):
         search.index([], sync=True, via=tmp_path / "via")
+    for limit in (1, 0, None, "no"):
+        with pytest.raises(InvalidArgumentError, match=r"sync is True, False or a function"):
+            search.index([{"id": "a", "text": "x"}], sync=limit)  # type: ignore[arg-type]
+    with pytest.raises(InvalidArgumentError, match="overwrite is true or false, not 'no'"):
+        search.save(tmp_path / "saved", overwrite="no")  # type: ignore[arg-type]
     assert search.count() == 2
 
 

@@ -23,10 +23,12 @@ def read_eml(raw: bytes, encoding: str | None) -> Content:
 
     Other attachments are named, and not read.
     """
+    raw, unsure = _with_utf8_header(raw, encoding)
     message = email.message_from_bytes(raw, policy=email.policy.default)
     if not message.keys():
         raise DocumentError("it is not an e-mail, because it has no header.")
     texts, names, guessed = _parts(message, encoding)
+    guessed = list(dict.fromkeys([*unsure, *guessed]))
     metadata: dict[str, Any] = {}
     for name in ("from", "to", "cc"):
         people = getaddresses([str(value) for value in message.get_all(name, [])])
@@ -72,6 +74,17 @@ def messages(file: IO[bytes], most: int) -> Iterator[bytes]:
             raise WholeFileError(f"it has a message of more than {most:,} bytes. Remove it from the mailbox.")
     if is_open:
         yield b"".join(lines)
+
+
+def _with_utf8_header(raw: bytes, encoding: str | None) -> tuple[bytes, list[str]]:
+    """The e-mail with its header in UTF-8, and a note if the encoding was guessed. Python would replace other bytes."""
+    end = found.start() if (found := re.search(rb"\r?\n\r?\n", raw)) else len(raw)
+    try:
+        raw[:end].decode()
+    except UnicodeDecodeError:
+        header, guessed = decoded_bytes(raw[:end], encoding)
+        return header.encode() + raw[end:], guessed
+    return raw, []
 
 
 def _parts(message: EmailMessage, encoding: str | None) -> tuple[list[str], list[str], list[str]]:

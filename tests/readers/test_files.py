@@ -587,6 +587,21 @@ def test_an_email_has_its_people_and_its_date_as_metadata(tmp_path: Path) -> Non
     assert read(tmp_path / "1.eml", metadata_fields=["from"]).metadata == {"from": "ann@example.org"}
 
 
+@pytest.mark.parametrize(
+    ("encoding", "told", "unread"),
+    [
+        ("utf-8", None, []),
+        ("cp1252", None, ["does not say its encoding and is read as cp1252. Name it with --encoding"]),
+        ("cp1250", "cp1250", []),
+    ],
+)
+def test_a_header_that_is_not_ascii_is_read_as_the_text_is(encoding: str, told: str | None, unread: list[str]) -> None:
+    raw = "From: André <a@example.org>\nSubject: Café\n\nIl est lá.".encode(encoding)
+    content = read_eml(raw, told)
+    assert (content.metadata["from_name"], content.title, content.text) == ("André", "Café", "Il est lá.")
+    assert content.unread == unread
+
+
 def test_a_date_that_cannot_be_read_is_noted() -> None:
     for date, unread in (("2024-03-01", ["has a date that cannot be read (2024-03-01)"]), ("", [])):
         content = read_eml(f"From: a@example.org\nDate: {date}\n\nText.".encode(), None)
