@@ -3,6 +3,7 @@
 # Without `from __future__ import annotations`: FastAPI reads annotations that are made for the limits of a service.
 
 import asyncio
+from codecs import BOM_UTF8
 from collections.abc import AsyncIterator
 from typing import Annotated, Any, TypeAlias
 
@@ -237,7 +238,7 @@ async def _lines(request: Request, most: int) -> AsyncIterator[Record]:
             yield number, DocumentError(f"the line has more than {most:,} bytes."), 0
             continue
         try:
-            record = strict_json(line, name="the line")
+            record = strict_json(line.removeprefix(BOM_UTF8) if number == 1 else line, name="the line")
         except InvalidArgumentError as error:
             record = DocumentError(str(error))
         yield number, record, len(line)
