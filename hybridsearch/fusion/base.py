@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from hybridsearch.arguments import number, shown
 from hybridsearch.errors import HybridSearchError, InvalidArgumentError, NoRetrieverError, RetrieverError
 from hybridsearch.fusion.fused import Fused
-from hybridsearch.ranking import Ranking
+from hybridsearch.ranking import EMPTY, Ranking
 from hybridsearch.readers.lines import writable
 
 
@@ -133,7 +133,8 @@ class Fusion(ABC):
             raise
         except Exception as error:
             raise RetrieverError(f"The fusion {self!r} failed: {type(error).__name__}: {error}") from error
-        for name, values in given.items():
+        for name in {**rankings, **given}:
+            values = given.get(name, EMPTY.scores)  # an empty ranking may be left out
             if name not in rankings or values.shape != (len(rankings[name]),) or not np.isfinite(values).all():
                 raise RetrieverError(
                     f"The fusion {self!r} did not give one finite number for each document of {name!r}: repair its "

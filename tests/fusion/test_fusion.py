@@ -242,6 +242,16 @@ def test_a_fusion_must_give_one_finite_number_a_document(given: object) -> None:
         Careless().fuse(rankings({"a": 2.0, "b": 1.0}))
 
 
+def test_a_fusion_may_leave_out_empty_rankings_only() -> None:
+    class Forgetful(Fusion):
+        def contributions(self, rankings: Mapping[str, Ranking]) -> dict[str, NDArray[np.float64]]:
+            return {"r0": np.ones(len(rankings["r0"]))}
+
+    assert Forgetful().fuse({"r0": Ranking(("a",), np.ones(1)), "r1": EMPTY}).ids == ("a",)
+    with pytest.raises(RetrieverError, match="did not give one finite number for each document of 'r1'"):
+        Forgetful().fuse({"r0": Ranking(("a",), np.ones(1)), "r1": Ranking(("b",), np.ones(1))})
+
+
 @pytest.mark.parametrize("count", SIZES)
 def test_a_malformed_file_is_one_of_our_errors(count: int, tmp_path: Path) -> None:
     kinds = [RRF(weights={"r0": 1, "r1": 2}), ScoreFusion(weights={"r0": 1, "r1": 2}), AdaptiveFusion(), RRF(7)]
