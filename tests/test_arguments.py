@@ -18,12 +18,33 @@ import hybridsearch as hs
 from hybridsearch import arguments
 from hybridsearch.arguments import ALLOWED_FIRST, ids, names, number, one_of, true_or_false, whole_number
 from hybridsearch.errors import HybridSearchError, InvalidArgumentError
+from hybridsearch.integrations.mcp import make_server
 from hybridsearch.ranking import Ranking
+from hybridsearch.training.models.loading import load_to_train
 from hybridsearch.training.settings import TrainingSettings
 from hybridsearch.weighting import BM25Weighting
 
 INTEGERS = [np.int8, np.int32, np.int64, np.uint16]
 NOT_WHOLE = [True, False, np.True_, None, "3", 2.0, np.float64(3), math.nan, [3], np.array([3])]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda no: hs.copy("here", "there", resume=no),
+        lambda no: hs.publish("opensearch://localhost/new", "alias", drop_old=no),
+        lambda no: hs.Dense("model", trust_remote_code=no),
+        lambda no: hs.Sparse("model", trust_remote_code=no),
+        lambda no: hs.LateInteraction("model", trust_remote_code=no),
+        lambda no: hs.CrossEncoderReranker("model", trust_remote_code=no),
+        lambda no: load_to_train(Path("model"), "CrossEncoder", trust_remote_code=no, seed=0),
+        lambda no: make_server(hs.HybridSearch({"bm25": hs.BM25()}), allow_write=no),
+    ],
+)
+@pytest.mark.parametrize("no", ["no", "false", 0, None])
+def test_a_text_is_never_read_as_yes(call: Callable[[object], object], no: object) -> None:
+    with pytest.raises(InvalidArgumentError, match=r"(trust_remote_code|resume|drop_old|allow_write) is true or false"):
+        call(no)
 
 
 @given(st.integers(), st.integers())

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, get_args
 
-from hybridsearch.arguments import one_of, whole_number_or_none
+from hybridsearch.arguments import one_of, true_or_false, whole_number_or_none
 from hybridsearch.encoders.model_folders import (
     Family,
     check_folder,
@@ -69,7 +69,8 @@ class LazyModel:
         self._digest: str | None = None
         self._way: Way | None = None
         self._known: tuple[object, str] | None = None
-        self._device, self._trust, self._revision = device, trust_remote_code, revision
+        self._device, self._revision = device, revision
+        self._trust = true_or_false("trust_remote_code", trust_remote_code)
         self._max_length = whole_number_or_none("max_length", max_length)
         self._precision, self._runtime = precision, runtime
         if not isinstance(model_kwargs, Mapping | None):

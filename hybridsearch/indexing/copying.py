@@ -117,6 +117,7 @@ def copy(
     """
     started = time.perf_counter()
     batch_size, verify = whole_number("batch_size", batch_size), whole_number("verify", verify, 0)
+    arguments.true_or_false("resume", resume)
     with _connected(source, source_options) as here, _connected(destination, destination_options) as there:
         here_name, there_name = place_name(source), place_name(destination)
         if here is there or _same_place(source, destination):
@@ -173,6 +174,7 @@ def publish(
         IndexExistsError: `alias` is the name of an index.
         BackendError: The engine has no aliases, or `alias` has a filter or a routing value.
     """
+    arguments.true_or_false("drop_old", drop_old)
     with _connected(place, backend_options) as backend:
         if not isinstance(backend, Aliased):
             raise BackendError(

@@ -21,6 +21,7 @@ from itertools import chain, zip_longest
 from typing import Annotated, Any, NotRequired
 from urllib.parse import quote
 
+from hybridsearch import arguments
 from hybridsearch.access import Tokens, listen, url_of_server
 from hybridsearch.context import url_of
 from hybridsearch.documents import Document
@@ -145,6 +146,7 @@ def make_server(
     >>> [tool.name for tool in asyncio.run(server.list_tools())]
     ['search', 'fetch', 'explain']
     """
+    arguments.true_or_false("allow_write", allow_write)
     served = _Indexes({"index": indexes} if isinstance(indexes, HybridSearch) else dict(indexes))
     auth = None if not tokens else AuthSettings(issuer_url=AnyHttpUrl("http://localhost"), resource_server_url=None)
     server = MCPServer(

@@ -356,6 +356,7 @@ class DocumentReader(Iterable[Document]):
                     left.append(path)
                     continue
                 try:
+                    _check_opens(path)
                     yield from self._of_file(path, path.relative_to(source).as_posix(), format, worker)
                 except WholeFileError as error:
                     yield SkippedLine(str(path), None, ""), self._fields, None, DocumentError(str(error))
@@ -460,6 +461,14 @@ def _mapping(value: object) -> Record:
     if isinstance(value, Document | Mapping):
         return value
     return DocumentError(f"a document is a Document or a mapping with id and text, not {type(value).__name__}.")
+
+
+def _check_opens(path: Path) -> None:
+    """Raises WholeFileError if a file of a folder cannot be opened: a link to nothing, or a file of another user."""
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise WholeFileError(f"it cannot be opened ({error.strerror or error}).") from error
 
 
 def _content(path: Path) -> bytes:

@@ -40,6 +40,7 @@ def load_to_train(
     import sentence_transformers
     import torch
 
+    arguments.true_or_false("trust_remote_code", trust_remote_code)
     try:
         with quiet(), torch.random.fork_rng():
             torch.manual_seed(seed)

@@ -77,7 +77,7 @@ class Steps:
         self._shared = len(by_evaluator & (by_dev | asked_in(self.sources.dev)))
         self._options: dict[str, Any] = {}  # ready for JSON; for the report, and must be the same in a resumed run
         self._kind = kind
-        self._trust = trust_remote_code
+        self._trust = arguments.true_or_false("trust_remote_code", trust_remote_code)
         self._show = show_progress_bar
         self._loss: str | None = None
         self._objects: list[torch.nn.Module] = []  # losses that are not given by name, one for each data set
