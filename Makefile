@@ -3,12 +3,12 @@
 # make test   run all tests
 # make docs   build the documentation site in site/
 # make lint   check style, format and types (types in the installed package, where adapters/ is hybridsearch.adapters)
-# `make test WORKERS=4` runs four tests at a time. The default is two, which is good for two cores. Each takes about 2 GB.
+# `make test WORKERS=4` runs four tests at a time. The default is three, which keeps two cores busy. Each takes about 2 GB.
 # If .venv does not exist, each command makes it. `make PYTHON=python3.12 test` uses another Python.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
-WORKERS ?= 2
+WORKERS ?= 3
 # Python compiles a module when it is first imported. Most modules of the packages never are.
 PIP = $(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 

@@ -220,7 +220,7 @@ def test_the_work_grows_with_the_length_of_the_text(shape: str) -> None:
         read += sum(map(len, texts))
         return list(WORDS.count(texts))
 
-    text = SHAPES[shape] * (1_000_000 // len(SHAPES[shape]))
+    text = SHAPES[shape] * (300_000 // len(SHAPES[shape]))
     (passages,) = Splitter(Passages(), Counter(count)).split([hs.Document("1", text)])
     assert (passages[0].start, passages[-1].end) == (0, len(text))
     assert read <= 6 * len(text)
