@@ -464,8 +464,10 @@ def _mapping(value: object) -> Record:
 
 
 def _check_opens(path: Path) -> None:
-    """Raises WholeFileError if a file of a folder cannot be opened: a link to nothing, or a file of another user."""
+    """Raises WholeFileError if a file of a folder cannot be opened: a link to nothing, a pipe, or no permission."""
     try:
+        if path.exists() and not path.is_file():  # opening a pipe would wait for ever
+            raise WholeFileError("it is a pipe, a socket or a device, and not a file.")
         path.open("rb").close()
     except OSError as error:
         raise WholeFileError(f"it cannot be opened ({error.strerror or error}).") from error

@@ -39,8 +39,9 @@ class Base:
     @pytest.fixture
     def connect(self) -> Connect:
         """Write this fixture: a function from a name to a backend. See `hybridsearch.testing`."""
-        raise NotImplementedError(
-            f"{type(self).__name__} has no fixture `connect`: write it as hybridsearch.testing describes."
+        pytest.fail(
+            f"{type(self).__name__} has no fixture `connect`: write it as hybridsearch.testing describes.",
+            pytrace=False,
         )
 
     @pytest.fixture

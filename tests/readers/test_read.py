@@ -751,11 +751,13 @@ def test_a_file_of_a_folder_that_cannot_be_opened_is_named_and_skipped(tmp_path:
     write(tmp_path / "a.txt", "Lift grows.")
     (tmp_path / "b.txt").symlink_to("nowhere")
     (tmp_path / "c.jsonl").symlink_to("c.jsonl")
+    os.mkfifo(tmp_path / "d.txt")
     reader = read_documents(tmp_path, on_error="skip")
     assert [document.id for document in reader] == ["a.txt"]
     assert [(Path(one.file).name, one.reason) for one in reader.skipped] == [
         ("b.txt", "it cannot be opened (No such file or directory)."),
         ("c.jsonl", "it cannot be opened (Too many levels of symbolic links)."),
+        ("d.txt", "it is a pipe, a socket or a device, and not a file."),
     ]
     with pytest.raises(DocumentError, match=r"b\.txt: it cannot be opened"):
         list(read_documents(tmp_path))
