@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import errno
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -465,12 +466,15 @@ def _mapping(value: object) -> Record:
 
 def _check_opens(path: Path) -> None:
     """Raises WholeFileError if a file of a folder cannot be opened: a link to nothing, a pipe, or no permission."""
-    try:
+    with _stored(path):
         if path.exists() and not path.is_file():  # opening a pipe would wait for ever
             raise WholeFileError("it is a pipe, a socket or a device, and not a file.")
-        path.open("rb").close()
-    except OSError as error:
-        raise WholeFileError(f"it cannot be opened ({error.strerror or error}).") from error
+        try:
+            path.open("rb").close()
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.EACCES, errno.EPERM, errno.ELOOP):
+                raise  # the storage is at fault, not the file
+            raise WholeFileError(f"it cannot be opened ({error.strerror}).") from error
 
 
 def _content(path: Path) -> bytes:
