@@ -1,11 +1,9 @@
-"""The verbs that measure systems: `evaluate`, `compare` and `tune`."""
+"""The verbs that measure systems: `evaluate` and `compare`."""
 
 from __future__ import annotations
 
 import sys
-import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from enum import StrEnum
 from functools import partial
@@ -27,7 +25,15 @@ from hybridsearch.cli.arguments import (
     split_names,
     ways,
 )
-from hybridsearch.cli.sources import default_retrievers, load_all, make_systems, open_source, work_folder
+from hybridsearch.cli.sources import (
+    check_outputs,
+    default_retrievers,
+    going_on_from,
+    load_all,
+    make_systems,
+    open_source,
+    work_folder,
+)
 from hybridsearch.cli.terminal import console_on, print_json, print_plain
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.messages import number_of, redacted_command
@@ -47,7 +53,6 @@ CorrectionName = StrEnum("CorrectionName", ["holm", "bonferroni", "none"])
 _of_systems = partial(opt, rich_help_panel="Systems")
 _of_measures = partial(opt, rich_help_panel="Measures")
 _of_costs = partial(opt, rich_help_panel="Costs")
-_of_choice = partial(opt, rich_help_panel="Tuning")
 
 DatasetName = Annotated[
     str,
@@ -172,10 +177,10 @@ def evaluate(
     from hybridsearch.evaluation.datasets import load_one
     from hybridsearch.evaluation.pipeline import Pipeline
 
-    _check_outputs(runs=runs)
+    check_outputs(runs=runs)
     data = load_one(dataset, split, dataset_id)
     run = ways(precision, runtime)
-    with hs.open(place, backend_options=backend_options(option), **run) as searcher, _going_on_from(work):
+    with hs.open(place, backend_options=backend_options(option), **run) as searcher, going_on_from(work):
         reranker: Any = arguments.reranker(rerank, rerank_blend, **run) or "configured"
         system = Pipeline(
             searcher, split_names(retrievers), fusion, candidates, reranker, feedback=feedback_of(feedback)
@@ -328,7 +333,7 @@ def compare(
         retrievers = _preset_retrievers(retrievers, systems, index, sparse, dense, reranker)
     if index is not None and retrievers is not None:
         raise InvalidArgumentError("--index searches an existing index, so nothing is built: leave out --retrievers.")
-    _check_outputs(html=html, markdown=markdown, save=save, runs=runs)
+    check_outputs(html=html, markdown=markdown, save=save, runs=runs)
     depth = rerank_top_k or (50 if preset is None else 100)
     run = ways(precision, runtime)
     made = arguments.reranker(reranker, rerank_blend, top_k=depth, **run)
@@ -366,7 +371,7 @@ def compare(
     sets = load_all(dataset, split, dataset_id)
     comparisons = {}
     for name, data in sets.items():
-        with work_folder(work, data, len(sets) > 1) as folder, _going_on_from(folder):
+        with work_folder(work, data, len(sets) > 1) as folder, going_on_from(folder):
             comparisons[name] = compare_on(data, folder)
             suffix = f"-{name}" if len(sets) > 1 else ""
             written = _write(comparisons[name], suffix, html, markdown, save, runs)
@@ -381,113 +386,6 @@ def compare(
         print_json({name: _summary(comparison) for name, comparison in comparisons.items()})
     else:
         console_on().print(means_over(comparisons))
-
-
-@app.command(cls=Verb, rich_help_panel=MEASURING)
-def tune(
-    dataset: DatasetName,
-    index: Index = None,
-    retrievers: Annotated[
-        str | None,
-        of_index(
-            "SPEC",
-            "Two or more retrievers to merge, with commas. Either models for a new index: bm25, chars, dense=MODEL, "
-            "sparse=MODEL, late=MODEL. Or run files: FILE.trec or NAME=FILE.trec.",
-        ),
-    ] = None,
-    precision: arguments.Precision = None,
-    runtime: arguments.Runtime = None,
-    language: arguments.Language = "english",
-    option: arguments.Options = None,
-    split: Annotated[
-        str,
-        of_data(
-            "NAME",
-            "Split of the judgements: train, dev, test, or the name of another file in qrels/. Do not tune on the "
-            "queries that you want to measure on later.",
-        ),
-    ] = "train",
-    dataset_id: DatasetId = None,
-    exclude_self: ExcludeSelf = False,
-    measure: Annotated[str, _of_choice("NAME", "Measure of ir-measures that is maximised.")] = "nDCG@10",
-    candidates: Annotated[
-        str, _of_choice("NUMBERS", "Numbers of documents to read from each retriever, with commas. Each is tried.")
-    ] = "50,100,200",
-    folds: Annotated[
-        int, _of_choice("N", "Number of parts into which the queries are cut for cross-validation.", min=2)
-    ] = 5,
-    seed: Annotated[int, _of_choice("N", "Random seed. It decides which query is in which part.")] = 0,
-    save: Annotated[
-        Path | None,
-        of_output(
-            "FILE", "JSON file for the recommended fusion. `search --fusion FILE` and `compare --systems` take it."
-        ),
-    ] = None,
-    work: KeptWork = None,
-    as_json: arguments.Json = False,
-) -> None:
-    """Choose on judged queries how to merge the rankings of several retrievers.
-
-    It tries weights, kinds of fusion and numbers of candidates. The weights
-    stay near equal weights if there are few queries. It measures the choice on
-    queries that had no part in it. If tuning is not better than one retriever
-    alone, or than equal weights, it says so.
-
-    \bExamples:
-      hybridsearch tune scifact/ --retrievers bm25,dense=MODEL
-      hybridsearch tune scifact/ --index papers --save tuned.json
-    """
-    from hybridsearch.evaluation.datasets import load_one
-    from hybridsearch.evaluation.tuning import tune as tune_fusion
-
-    if index is not None and retrievers is not None:
-        raise InvalidArgumentError("--index searches an existing index, so nothing is built: leave out --retrievers.")
-    if index is None and retrievers is None:
-        raise InvalidArgumentError(
-            "Give two or more retrievers, as in --retrievers bm25,dense=MODEL, or give --index PLACE."
-        )
-    _check_outputs(save=save)
-    depths = split_names(candidates) or []
-    if not depths or not all(depth.isdecimal() and int(depth) for depth in depths):
-        raise InvalidArgumentError(f"--candidates takes whole numbers, such as 50,100,200, not {candidates!r}.")
-    data = load_one(dataset, split, dataset_id)
-    with (
-        work_folder(work, data, several=False) as folder,
-        _going_on_from(folder),
-        open_source(
-            retrievers or "",
-            index,
-            language,
-            max(map(int, depths)),
-            data,
-            folder,
-            option,
-            **ways(precision, runtime),
-        ) as (source, beside),
-    ):
-        if beside:
-            raise InvalidArgumentError(
-                "--retrievers names run files and models, but runs can be merged only with runs. Write run files of "
-                "the models with `hybridsearch compare --runs FOLDER`, then name only run files."
-            )
-        tuned = tune_fusion(
-            source,
-            data,
-            measure=measure,
-            candidates=[int(depth) for depth in depths],
-            folds=folds,
-            seed=seed,
-            exclude_self=exclude_self,
-            work_folder=folder,
-        )
-    if save is not None:
-        tuned.save(save)
-    if as_json:
-        print_json(tuned.to_dict())
-    else:
-        console_on().print(tuned)
-        if save is not None:
-            print_plain(f"Saved: {save} holds the recommended fusion, {tuned.recommended}.")
 
 
 # Helpers of the verbs
@@ -509,45 +407,6 @@ def _preset_retrievers(
     if dense is None or reranker is None:
         raise InvalidArgumentError("--preset retrieve-rerank needs --dense MODEL and --reranker MODEL.")
     return f"{'bm25' if sparse in (None, 'bm25') else f'sparse={sparse}'},dense={dense}"
-
-
-def _check_outputs(**outputs: Path | None) -> None:
-    """Before any work, refuse outputs that cannot be written, and two outputs with one path. `runs` is a folder."""
-    options: dict[Path, str] = {}
-    for option, path in outputs.items():
-        if path is None:
-            continue
-        place = path.resolve()
-        if place in options:
-            raise InvalidArgumentError(
-                f"--{options[place]} and --{option} both name {str(path)!r}: give two different paths."
-            )
-        options[place] = option
-        if option == "runs":
-            if place.exists() and not place.is_dir():
-                raise InvalidArgumentError(f"--runs takes a folder, but {str(path)!r} is a file.")
-        elif place.is_dir():
-            raise InvalidArgumentError(f"--{option} takes a file, but {str(path)!r} is a folder.")
-        elif not place.parent.is_dir():
-            raise InvalidArgumentError(
-                f"There is no folder {str(place.parent)!r} for the file {path.name}: make it first."
-            )
-
-
-@contextmanager
-def _going_on_from(folder: Path | None) -> Iterator[None]:
-    """After Ctrl-C, say which work is kept for the next run."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        if folder is None or folder.parent == Path(tempfile.gettempdir()):
-            found = "no work was kept. Use --work FOLDER to keep finished work"
-        elif folder.is_dir():
-            found = f"finished work is in {folder}. Run the same command to go on from there"
-        else:
-            found = "no work was finished yet"
-        print(f"Interrupted: {found}.", file=sys.stderr)
-        raise
 
 
 def _summary(found: Comparison | SystemResult) -> Any:

@@ -1,8 +1,9 @@
-"""Reading what the verbs `evaluate`, `compare` and `tune` measure: data sets, indexes, run files and systems."""
+"""What the verbs `evaluate`, `compare` and `tune` measure, and where they write: data sets, indexes, runs, folders."""
 
 from __future__ import annotations
 
 import re
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -43,6 +44,45 @@ def work_folder(given: Path | None, data: Dataset, several: bool) -> Iterator[Pa
     else:
         with tempfile.TemporaryDirectory(prefix="hybridsearch-") as folder:
             yield Path(folder)
+
+
+@contextmanager
+def going_on_from(folder: Path | None) -> Iterator[None]:
+    """After Ctrl-C, say which work is kept for the next run."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        if folder is None or folder.parent == Path(tempfile.gettempdir()):
+            found = "no work was kept. Use --work FOLDER to keep finished work"
+        elif folder.is_dir():
+            found = f"finished work is in {folder}. Run the same command to go on from there"
+        else:
+            found = "no work was finished yet"
+        print(f"Interrupted: {found}.", file=sys.stderr)
+        raise
+
+
+def check_outputs(**outputs: Path | None) -> None:
+    """Before any work, refuse outputs that cannot be written, and two outputs with one path. `runs` is a folder."""
+    options: dict[Path, str] = {}
+    for option, path in outputs.items():
+        if path is None:
+            continue
+        place = path.resolve()
+        if place in options:
+            raise InvalidArgumentError(
+                f"--{options[place]} and --{option} both name {str(path)!r}: give two different paths."
+            )
+        options[place] = option
+        if option == "runs":
+            if place.exists() and not place.is_dir():
+                raise InvalidArgumentError(f"--runs takes a folder, but {str(path)!r} is a file.")
+        elif place.is_dir():
+            raise InvalidArgumentError(f"--{option} takes a file, but {str(path)!r} is a folder.")
+        elif not place.parent.is_dir():
+            raise InvalidArgumentError(
+                f"There is no folder {str(place.parent)!r} for the file {path.name}: make it first."
+            )
 
 
 def default_retrievers(systems: list[str], data: Dataset) -> str:

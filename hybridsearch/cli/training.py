@@ -1,12 +1,9 @@
-"""The verbs that adapt models: `train` and `mine`."""
+"""The verb that adapts models."""
 
 from __future__ import annotations
 
 import os
-import re
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -16,29 +13,10 @@ import typer
 from typer.core import TyperOption
 
 from hybridsearch.cli.app import TRAINING, Verb, app
-from hybridsearch.cli.arguments import (
-    MODELS,
-    OUTPUT,
-    Json,
-    Language,
-    Options,
-    Precision,
-    Runtime,
-    arg,
-    backend_options,
-    flag,
-    of_index,
-    of_output,
-    of_run,
-    opt,
-    ways,
-)
+from hybridsearch.cli.arguments import MODELS, OUTPUT, flag, of_run, opt
 from hybridsearch.cli.terminal import console_on, print_json, print_plain
-from hybridsearch.errors import InvalidArgumentError
-from hybridsearch.messages import number_of
 
 if TYPE_CHECKING:
-    from hybridsearch.search import HybridSearch
     from hybridsearch.training.runs.run import TrainingResult
 
 
@@ -51,14 +29,13 @@ class KindName(StrEnum):
     reranker = "reranker"
 
 
-# An option of `train` or `mine`, under a heading
+# An option under a heading
 _of_model = partial(opt, rich_help_panel="Model")
 _of_data = partial(opt, rich_help_panel="Training data")
 _of_negatives = partial(opt, rich_help_panel="Hard negatives and teacher")
 _of_unlabelled = partial(opt, rich_help_panel="Training without judgements")
 _of_measuring = partial(opt, rich_help_panel="Measuring")
 _of_training = partial(opt, rich_help_panel="Training settings")
-_of_choice = partial(opt, rich_help_panel="Which documents are negatives")
 _of_dense = partial(opt, rich_help_panel="Dense models")
 _of_dense_or_late = partial(opt, rich_help_panel="Dense and late-interaction models")
 _of_sparse = partial(opt, rich_help_panel="Sparse models")
@@ -436,156 +413,6 @@ def train(
     if result.comparison is not None:
         console_on().print(result.comparison)
     print_plain(f"The model is in {result.path}. Its report.md has these figures too.")
-
-
-@app.command(cls=Verb, rich_help_panel=TRAINING)
-def mine(
-    data: Annotated[str, arg("DATA", "Pairs of queries and relevant documents: a BEIR folder, or a file of pairs.")],
-    output: Annotated[
-        Path, of_output("FOLDER", "Folder for the negatives. After an interruption the same command goes on.")
-    ],
-    split: Annotated[str, _of_data("NAME", "Split of the judgements.")] = "train",
-    columns: Annotated[
-        str | None,
-        _of_data("ROLE=COLUMN", "Roles of the columns, with commas, such as anchor=question,positive=answer."),
-    ] = None,
-    index: Annotated[
-        str | None,
-        of_index("PLACE", "Place of an index of the documents. It is searched for negatives.", "--index"),
-    ] = None,
-    retrievers: Annotated[
-        str | None,
-        of_index(
-            "SPEC",
-            "Retrievers of a temporary index of the BEIR folder, if there is no --index: bm25, chars, dense=MODEL, "
-            "sparse=MODEL, late=MODEL, with commas. Default: bm25.",
-        ),
-    ] = None,
-    precision: Precision = None,
-    runtime: Runtime = None,
-    language: Language = "english",
-    option: Options = None,
-    per_query: Annotated[int, _of_choice("N", "Number of negatives for each query.", min=1)] = 1,
-    ranks: Annotated[
-        str,
-        _of_choice(
-            "FIRST-LAST",
-            "Ranks from which negatives are taken. The first ranks often hold relevant documents that nobody judged.",
-        ),
-    ] = "6-40",
-    retriever: Annotated[
-        str | None,
-        _of_choice("NAME", "Name of the one retriever whose ranking is used. Default: all retrievers, merged."),
-    ] = None,
-    margin: Annotated[
-        float | None,
-        _of_choice("N", "Least distance between the score of a negative and the score of the positive."),
-    ] = None,
-    percentage: Annotated[
-        float | None,
-        _of_choice("N", "Highest score of a negative as a share of the positive's score, such as 0.95."),
-    ] = None,
-    max_score: Annotated[float | None, _of_choice("N", "Highest score of a negative.")] = None,
-    min_score: Annotated[float | None, _of_choice("N", "Lowest score of a negative.")] = None,
-    reranker: Annotated[
-        str | None,
-        _of_choice("MODEL", "Cross-encoder whose scores are used for the margin, the share and the limits above."),
-    ] = None,
-    sampling: Annotated[
-        str, _of_choice("NAME", "Choice among the documents that pass: `top` takes the best ranks, `random` takes any.")
-    ] = "top",
-    seed: Annotated[int, _of_choice("N", "Random seed of --sampling random.")] = 0,
-    output_format: Annotated[
-        str, of_output("NAME", "Format of the rows: triplets, n-tuples, labelled pairs or lists.")
-    ] = "triplets",
-    as_json: Json = False,
-) -> None:
-    """Find hard negatives: documents that a search ranks high although they are not judged relevant.
-
-    The rows are training data for `hybridsearch train --data FOLDER`.
-
-    \bExample:
-      hybridsearch mine scifact/ --output negatives
-      hybridsearch train dense --data negatives --model MODEL --output out
-    """
-    from hybridsearch.cli.training_options import read_source
-    from hybridsearch.training.data import read_training_data
-    from hybridsearch.training.negatives.mining import mine_hard_negatives
-
-    part = read_source({"source": data, "split": split, "columns": columns})
-    pairs = read_training_data(part.source, **part.arguments)
-    try:
-        run = ways(precision, runtime)
-        with _searched(data, split, index, retrievers or "bm25", language, option, run) as search:
-            found = mine_hard_negatives(
-                pairs,
-                search,
-                per_query=per_query,
-                ranks=_parse_ranks(ranks),
-                retriever=retriever,
-                margin=margin,
-                percentage=percentage,
-                max_score=max_score,
-                min_score=min_score,
-                reranker=reranker,
-                sampling=sampling,  # type: ignore[arg-type]
-                seed=seed,
-                output_format=output_format,  # type: ignore[arg-type]
-                output=output,
-                show_progress_bar=False if as_json else None,
-            )
-    except KeyboardInterrupt:
-        print(f"Interrupted: run the same command to go on with the rows in {output}.", file=sys.stderr)
-        raise
-    if as_json:
-        print_json({"output": str(output), "rows": len(found.data), **found.summary.to_dict()})
-    else:
-        console_on().print(found.summary)
-        rows = number_of(len(found.data), "row is", "rows are")
-        print_plain(f"{rows} in {output}.")
-
-
-# Helpers of the verbs
-
-
-@contextmanager
-def _searched(
-    data: str,
-    split: str,
-    index: str | None,
-    retrievers: str,
-    language: str,
-    option: list[str] | None,
-    run: dict[str, Any],
-) -> Iterator[HybridSearch]:
-    """The index to mine: the one at `index`, or a temporary one of the BEIR folder's documents.
-
-    `run` are the arguments `precision` and `runtime` of encoders.
-    """
-    import hybridsearch as hs
-    from hybridsearch.encoders.spec import make_encoders
-    from hybridsearch.evaluation.datasets import load_one
-
-    if index is not None:
-        with hs.open(index, backend_options=backend_options(option), **run) as search:
-            yield search
-        return
-    corpus = load_one(data, split).corpus if Path(data).is_dir() else None
-    if corpus is None:
-        raise InvalidArgumentError(
-            f"{data} has no documents to search: give an index of the documents with --index PLACE."
-        )
-    encoders = make_encoders(retrievers, language, **(run if re.search("dense=|sparse=", retrievers) else {}))
-    with hs.HybridSearch(encoders, backend_options=backend_options(option)) as search:
-        search.index(corpus)
-        yield search
-
-
-def _parse_ranks(text: str) -> tuple[int, int]:
-    first, _, last = text.partition("-")
-    if not (first.strip().isdecimal() and last.strip().isdecimal()):
-        raise InvalidArgumentError(f"--ranks takes FIRST-LAST, such as 6-40, not {text!r:.40}.")
-    return int(first), int(last)
 
 
 def _as_dict(result: TrainingResult) -> dict[str, Any]:
