@@ -24,6 +24,7 @@ from hybridsearch.encoders import Encoder, encode
 from hybridsearch.encoders.cache import no_cache
 from hybridsearch.evaluation.pipeline import SystemPlan
 from hybridsearch.evaluation.results import LATENCY_TOP_K, Cost, Histogram, Sparsity, Timing
+from hybridsearch.evaluation.samples import spread
 from hybridsearch.evaluation.stages import Stages, reordered
 from hybridsearch.progress import progress_bar
 from hybridsearch.search import HybridSearch
@@ -141,12 +142,6 @@ def histogram(counts: ArrayLike, bins: int = 24) -> Histogram:
     width = -(-high // bins)
     edges = np.arange(0, -(-high // width) + 1) * width
     return Histogram(tuple(edges.astype(float).tolist()), tuple(np.histogram(values, edges)[0].tolist()))
-
-
-def spread(items: Sequence[Any], count: int) -> list[Any]:
-    """`count` of the items at equal distances, or all items if there are fewer."""
-    places = np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)
-    return [items[place] for place in places.tolist()]
 
 
 class _Encoders:

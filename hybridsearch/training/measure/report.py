@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from hybridsearch.evaluation.comparison import Comparison
+from hybridsearch.evaluation.formats import duration
 from hybridsearch.evaluation.results import ALPHA, Sparsity, Versus
 from hybridsearch.messages import number_of, redacted_command
 from hybridsearch.training.libraries import versions_of
@@ -143,7 +144,7 @@ class Report:
         if reached := self.sparsity.get("after"):
             means = {"document": reached.documents_mean, "query": reached.queries_mean}
             lines.extend(_aimed(side, target, means[side]) for side, target in self.targets.items())
-        lines.append(f"Trained for {_duration(self.history.seconds)} from {self.base}. {self.history.course}")
+        lines.append(f"Trained for {duration(self.history.seconds)} from {self.base}. {self.history.course}")
         return "\n".join([*lines, *self.data])
 
     def to_dict(self) -> dict[str, Any]:
@@ -171,7 +172,7 @@ class Report:
 
     def to_markdown(self) -> str:
         """The whole report as Markdown."""
-        seconds, settings = _duration(self.history.seconds), json.dumps(dict(self.settings), indent=2, default=str)
+        seconds, settings = duration(self.history.seconds), json.dumps(dict(self.settings), indent=2, default=str)
         parts = [*self.summary.split("\n", 1)[:1], "\n".join(f"* {line}" for line in self.summary.splitlines()[1:])]
         if self.comparison is not None:
             parts += [f"### Before and after on {self.comparison.dataset.name}", self.comparison.to_markdown().strip()]
@@ -334,8 +335,3 @@ def _command(arguments: Sequence[str]) -> str:
         return ""
     program = Path(arguments[0]).name
     return redacted_command([*(["python"] if program.endswith(".py") else []), program, *arguments[1:]])
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

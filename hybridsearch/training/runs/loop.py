@@ -25,6 +25,7 @@ from torch.utils.data import RandomSampler
 from transformers.trainer_callback import PrinterCallback
 
 from hybridsearch.errors import InvalidArgumentError, TrainingError
+from hybridsearch.evaluation.formats import duration
 from hybridsearch.training.data import TrainingData
 from hybridsearch.training.settings import FAMILIES, ModelKind, TrainingSettings
 
@@ -350,7 +351,7 @@ class ProgressBar(transformers.TrainerCallback):  # type: ignore[misc]
             rate = (state.global_step - first) / (now - since)
             left = (state.max_steps - state.global_step) / rate
             line = f"Training: step {state.global_step:,} of {state.max_steps:,}{self._shown_figures()}"
-            print(f"{line} · {rate:.3g} steps/s · {_duration(left)} left", file=self._lines, flush=True)
+            print(f"{line} · {rate:.3g} steps/s · {duration(left)} left", file=self._lines, flush=True)
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **_: Any) -> None:
         """Take the figures of a log, and show them."""
@@ -372,9 +373,3 @@ class ProgressBar(transformers.TrainerCallback):  # type: ignore[misc]
 
     def _shown_figures(self) -> str:
         return "".join(f" · {label} {value}" for label, value in self._figures.items())
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min" if minutes else f"{rest} s"
