@@ -269,7 +269,7 @@ class HybridSearch:
         folder. If the filter names a field that no document has, there is a warning.
 
         Args:
-            ids: One document id, or several. Unknown ids are ignored.
+            ids: One document id, or several. They mean the documents that `get` reads. Unknown ids are ignored.
             filter: Filter in the language of `hybridsearch.filters`. `{"id": {"$exists": True}}` removes all documents.
 
         Returns:
@@ -298,8 +298,10 @@ class HybridSearch:
         parsed = self._parsed(filter)
         if parsed is None:
             given = arguments.ids(() if ids is None else ids)
+            spelt = [id for id in given if len(spellings(id)) > 1]
+            found = {id: one.id for id, one in zip(spelt, self.get(spelt) if spelt else (), strict=True) if one}
             with self._changing():
-                return self._backend.delete([form for id in given for form in spellings(id)])
+                return self._backend.delete([found.get(id, id) for id in given])
         for note in filter_notes(self._backend, parsed, self._known):
             warn(note)
         with self._changing():
@@ -358,6 +360,9 @@ class HybridSearch:
 
     def get(self, ids: str | Iterable[str]) -> list[Document | None]:
         """Read documents by id.
+
+        If there is no document with an id, the id means the document whose id Unicode treats as equal, such as the "é"
+        that a keyboard writes and the "é" in names of files on macOS.
 
         Args:
             ids: One document id, or several.

@@ -179,7 +179,9 @@ class Selection:
         ]
         field = self.group_by
         if field is not None and all(_group(one.document, field) is None for one in candidates):
-            notes.append(f"No candidate has a value in {field!r:.80}, so each hit is a group of its own.")
+            mappings = any(field_value(one.document, field) == {} for one in candidates)
+            within = f" It holds mappings: name a field of them, as in '{field:.80}.name'." if mappings else ""
+            notes.append(f"No candidate has a value in {field!r:.80}, so each hit is a group of its own.{within}")
         if not chosen:
             note = f"No hit reaches the min_score {self.min_score:g}: the highest score is {candidates[0].score:.4g}."
             if candidates[0].reranker_score is None:

@@ -390,7 +390,7 @@ def _window(text: str, first: int, last: int, group: tuple[int, int], length: in
     else:
         wanted = least if near_end else max(least, begin - (length - (stop - begin)) // 3)
         start = _next_cut(text, wanted, begin, first)
-    end = last if start + length >= last else _last_cut(text, stop, start + length, last)
+    end = last if start + length >= last else _last_cut(text, max(stop, start + 1), start + length, last)
     return stripped(text, start, end)
 
 

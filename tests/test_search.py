@@ -694,7 +694,8 @@ def test_two_documents_whose_ids_differ_in_form_alone_are_two_and_each_is_got_by
     search.index([hs.Document("\u00e9", "a wing"), hs.Document("e\u0301", "a jet")], show_progress_bar=False)
     assert [document and document.text for document in search.get(["\u00e9", "e\u0301"])] == ["a wing", "a jet"]
     assert search.count({"id": "\u00e9"}) == 2
-    assert search.delete("\u00e9") == 2
+    assert search.delete(["\u00e9", "jet"]) == 1
+    assert [document.id for document in search.documents()] == ["e\u0301"]
 
 
 def test_a_filter_by_date_finds_what_has_one_and_not_what_has_none() -> None:

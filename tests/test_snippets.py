@@ -134,6 +134,7 @@ def test_a_snippet_cuts_no_character_and_is_in_the_passage(text: str, data: st.D
     highlights = [Highlight(*span, 1.0, "bm25", "term") for span in sorted(data.draw(st.lists(spans, max_size=4)))]
     snippet = make_snippet(text, (start, end), highlights, data.draw(st.integers(1, 60)))
     assert snippet.text == text[snippet.start : snippet.end]
+    assert bool(snippet.text) == bool(text[start:end].strip())
     assert start <= snippet.start <= snippet.end <= end or not text[start:end].strip()
     assert all(snippet.start <= one.start < one.end <= snippet.end for one in snippet.highlights)
     assert all(0 <= a < b <= len(snippet.text) for a, b in snippet.marks)
@@ -171,6 +172,21 @@ def test_a_snippet_without_highlights_is_the_beginning() -> None:
     assert hit.highlights == ()
     assert hit.snippet(50).start == 0
     assert hit.snippet(10_000).text == hit.document.text.strip()
+
+
+@pytest.mark.parametrize(
+    ("text", "length", "first"),
+    [
+        ("The wing lifts.", 1, "The"),
+        ("e\u0301te\u0301 chaud", 1, "e\u0301te\u0301"),
+        ("日本語", 2, "日本"),
+        ("x" * 300, 200, "x" * 240),
+    ],
+)
+def test_a_snippet_without_highlights_that_is_shorter_than_the_first_word_is_not_empty(
+    text: str, length: int, first: str
+) -> None:
+    assert make_snippet(text, (0, len(text)), [], length).text == first
 
 
 def test_a_long_document_takes_linear_time() -> None:

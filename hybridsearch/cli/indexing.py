@@ -23,7 +23,7 @@ from hybridsearch.cli.arguments import (
     ways,
 )
 from hybridsearch.cli.terminal import print_error, print_json, print_plain
-from hybridsearch.errors import HybridSearchError, InvalidArgumentError
+from hybridsearch.errors import DocumentError, HybridSearchError, InvalidArgumentError
 from hybridsearch.messages import number_of, redacted
 
 if TYPE_CHECKING:
@@ -260,6 +260,10 @@ def index(
             )
         except KeyboardInterrupt as interrupt:
             raise KeyboardInterrupt(_how_to_go_on(searcher, shown, via)) from interrupt
+        except DocumentError as error:
+            if documents.stopped is None or "--on-error" in str(error):
+                raise
+            raise DocumentError(f"{error} To leave such records out, give --on-error skip.") from error
         count = searcher.count()
         names = list(searcher.retrievers)
     skipped = [str(line) for line in documents.skipped]

@@ -202,6 +202,7 @@ class DocumentReader(Iterable[Document]):
 
     Attributes:
         skipped: Records that the latest iteration has skipped, with `on_error="skip"`.
+        stopped: Record that ended the latest iteration with an error. None if none did.
         bytes_total: Size of the file in bytes. None if it is not known, for example for a folder or an iterable.
     """
 
@@ -228,6 +229,7 @@ class DocumentReader(Iterable[Document]):
         self._blank = 0
         self._first_blank = ""
         self.skipped: list[SkippedLine] = []
+        self.stopped: SkippedLine | None = None
         self.bytes_total = _size(source) if isinstance(source, Path) else None
 
     @property
@@ -294,6 +296,7 @@ class DocumentReader(Iterable[Document]):
 
     def __iter__(self) -> Iterator[Document]:
         self.skipped = skipped = []
+        self.stopped = None
         self._columns, self._kinds, self._blank = {}, Kinds(), 0
         self._unread, self._indexes, self._links = [], [], []
         self._lacking, self._once = [], []
@@ -304,6 +307,7 @@ class DocumentReader(Iterable[Document]):
             except DocumentError as error:
                 bad = replace(where, line=number, reason=str(error))
                 if not self._skip:
+                    self.stopped = bad
                     raise DocumentError(str(bad)) from error.__cause__
                 skipped.append(bad)
             else:

@@ -207,6 +207,7 @@ class Count(BaseModel):
     """A number of documents."""
 
     count: int
+    notes: list[str]
 
 
 class Deleted(BaseModel):

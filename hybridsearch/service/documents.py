@@ -106,7 +106,11 @@ def _add_reading(router: APIRouter, settings: Settings) -> None:
     async def count(served: Index, filter: Filter = None) -> Response:
         """Count the documents of an index, or those that a filter allows."""
         chosen = filter_of(filter, settings)
-        return answer({"count": await served.read(lambda search: search.count(chosen))})
+
+        def read(search: HybridSearch) -> Json:
+            return {"count": search.count(chosen), "notes": _notes(search, chosen)}
+
+        return answer(await served.read(read))
 
     @router.get("/{index}/documents/{id:path}", **returns(DocumentBody))
     async def get_document(served: Index, id: Id) -> Response:
@@ -148,10 +152,14 @@ def _add_writing(router: APIRouter, settings: Settings) -> None:
         chosen = checked_filter(body.filter, settings)
 
         def delete(search: HybridSearch) -> Json:
-            notes = [] if chosen is None else list(search.documents(chosen, limit=1).notes)
+            notes = _notes(search, chosen)
             return {"deleted": search.delete(body.ids, filter=chosen), "notes": notes}
 
         return answer(await served.write(delete))
+
+
+def _notes(search: HybridSearch, filter: Json | None) -> list[str]:
+    return [] if filter is None else list(search.documents(filter, limit=1).notes)
 
 
 def unknown(id: str) -> Refusal:

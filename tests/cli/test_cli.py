@@ -419,6 +419,10 @@ def test_skipped_lines_are_counted_and_listed(tmp_path: Path) -> None:
     path = tmp_path / "some.jsonl"
     path.write_text('{"id": "a", "text": "Good."}\n{broken\n{"id": "b", "text": "Good too."}\n', encoding="utf-8")
 
+    stopped = invoke("index", str(path), "--index", str(tmp_path / "index"))
+    assert stopped.exit_code == 1
+    assert one_line(stopped.stderr).strip().endswith("To leave such records out, give --on-error skip.")
+
     done = invoke("index", str(path), "--index", str(tmp_path / "index"), "--on-error", "skip")
 
     assert done.exit_code == 0

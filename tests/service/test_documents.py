@@ -155,7 +155,7 @@ def test_a_body_of_garbage_is_not_read_to_its_end(mine: Path, asked: Asked, monk
     assert answer.status_code == 400
     assert answer.json()["detail"] == "3 documents were refused, so nothing after line 4 was read."
     assert [one["line"] for one in answer.json()["refused"]] == [2, 3, 4]
-    assert (answer.json()["indexed"], count.json()) == (1, {"count": 4})
+    assert (answer.json()["indexed"], count.json()) == (1, {"count": 4, "notes": []})
 
 
 def test_documents_that_the_engine_refuses_are_reported_too(mine: Path, serving: Any, monkeypatch: Patch) -> None:
@@ -213,8 +213,9 @@ def test_documents_are_listed_in_parts(mine: Path, serving: Any) -> None:
 
 
 def test_documents_are_counted_and_deleted_by_a_filter(mine: Path, asked: Asked) -> None:
-    counted, deleted, left, neither, wrong, empty, deep = asked(
+    counted, misspelt, deleted, left, neither, wrong, empty, deep = asked(
         ("GET", "/v1/mine/count", {"params": {"filter": '{"year": {"$gte": 2}}'}}),
+        ("GET", "/v1/mine/count", {"params": {"filter": '{"yeer": 2}'}}),
         ("POST", f"{PLACE}/delete", {"json": {"filter": {"year": {"$gte": 3}}}}),
         ("GET", "/v1/mine/count", {}),
         ("POST", f"{PLACE}/delete", {"json": {}}),
@@ -222,7 +223,10 @@ def test_documents_are_counted_and_deleted_by_a_filter(mine: Path, asked: Asked)
         ("POST", f"{PLACE}/delete", {"json": {"filter": {}}}),
         ("GET", "/v1/mine/count", {"params": {"filter": '{"$not":' * 30 + '{"a": 1}' + "}" * 30}}),
     )
-    assert (counted.json(), deleted.json(), left.json()) == ({"count": 2}, {"deleted": 1, "notes": []}, {"count": 2})
+    assert (counted.json(), left.json()) == ({"count": 2, "notes": []}, {"count": 2, "notes": []})
+    assert deleted.json() == {"deleted": 1, "notes": []}
+    note = "The filter asks about 'yeer', but no document has this field."
+    assert misspelt.json() == {"count": 0, "notes": [note]}
     assert [answer.status_code for answer in (neither, wrong, empty, deep)] == [400] * 4
     assert deep.json()["detail"].startswith("The filter is too large: at most 20 levels")
 
