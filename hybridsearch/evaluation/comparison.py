@@ -255,7 +255,7 @@ def _quality(comparison: Comparison) -> Grid:
         ]
         for system in comparison.systems
     ]
-    warnings = (warning for system in comparison.systems for warning in system.warnings)
+    warnings = dict.fromkeys(warning for system in comparison.systems for warning in system.warnings)
     return Grid(
         str(comparison.dataset),
         ["system", *comparison.measures, *(["best single"] if versus_best else [])],

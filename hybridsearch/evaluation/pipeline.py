@@ -292,8 +292,10 @@ def check_sources(plans: Iterable[SystemPlan], qrels: Mapping[str, Mapping[str, 
             checked.append(plan.source)
             continue
         for name, run in plan.source.items():
+            if not run:
+                raise InvalidArgumentError(f"Run {name!r} has no hits: check that it was written completely.")
             if not any(query in run for query in queries):
                 raise InvalidArgumentError(
                     f"Run {name!r} has no query of the data set {dataset!r}. The run has query ids such as "
-                    f"{next(iter(run), '')!r}, and the data set has query ids such as {next(iter(queries))!r}."
+                    f"{next(iter(run))!r}, and the data set has query ids such as {next(iter(queries))!r}."
                 )

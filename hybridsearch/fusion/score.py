@@ -58,7 +58,15 @@ class ScoreFusion(Fusion):
 
 
 def normalize(scores: NDArray[np.float64], normalization: Normalization) -> NDArray[np.float64]:
-    """Normalise the scores of one retriever for one query, as `ScoreFusion` describes."""
+    """Normalise the scores of one retriever for one query, as `ScoreFusion` describes.
+
+    Raises:
+        InvalidArgumentError: A score is infinite.
+    """
+    if not np.isfinite(scores).all():
+        raise InvalidArgumentError(
+            "A ranking has an infinite score, and only ranks can be merged then: use RRF, or give finite scores."
+        )
     if normalization == "none" or not len(scores):
         return scores
     if scores.min() == scores.max():

@@ -473,6 +473,15 @@ def test_equal_scores_in_a_run_file_are_counted_and_no_other_run_is_spoken_of(da
     assert told.startswith(f"{tmp_path / 'tied.trec'}: 2 of 4 hits have the same score as another hit of their query")
     assert [found[name].warnings for name in ("ours", "ready", "both")] == [(), (), (told,)]
     assert found["tied"].ranking("q1").ids == (first, third, second, fourth)
+    assert str(found).count("tied.trec: ") == 1
+    found.to_html(tmp_path / "report.html")
+    assert (tmp_path / "report.html").read_text().count("tied.trec: 2 of 4") == 1
+
+
+def test_a_run_file_without_hits_is_refused(dataset: Dataset, tmp_path: Path) -> None:
+    (tmp_path / "empty.trec").touch()
+    with pytest.raises(InvalidArgumentError, match="Run 'cut' has no hits: check that it was written completely"):
+        compare({"cut": tmp_path / "empty.trec"}, dataset, **QUICK)
 
 
 def test_a_run_file_of_distances_is_told(dataset: Dataset, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import os
 import random
 import subprocess
@@ -89,6 +90,16 @@ def test_equal_scores_become_one_and_never_nan(normalization: str) -> None:
 def test_extreme_scores_are_normalised_like_any_others(normalization: str, values: dict[str, float]) -> None:
     fused = ScoreFusion(normalization).fuse(rankings(values))  # type: ignore[arg-type]
     assert list(fused) == [("a", 1.0), ("b", 0.0 if normalization == "minmax" else -1.0)]
+
+
+@pytest.mark.parametrize(
+    "fusion", [ScoreFusion("minmax"), ScoreFusion("zscore"), ScoreFusion("none"), AdaptiveFusion()]
+)
+def test_infinite_scores_have_only_ranks_to_merge(fusion: Fusion) -> None:
+    found = rankings({"a": math.inf, "b": 1.0}, {"b": 5.0})
+    with pytest.raises(InvalidArgumentError, match="an infinite score, and only ranks can be merged then: use RRF"):
+        fusion.fuse(found)
+    assert RRF().fuse(found).ids == ("b", "a")
 
 
 def test_an_empty_ranking_still_counts_in_the_mean() -> None:

@@ -62,7 +62,8 @@ def results(comparison: ComparisonRecord) -> Markup:
         for one in systems
     ]
     caption = f"{', '.join(comparison.measures)} of each system on {comparison.dataset.name}"
-    warnings = [element("p", warning, class_="warning", dir="auto") for one in systems for warning in one.warnings]
+    texts = dict.fromkeys(warning for one in systems for warning in one.warnings)
+    warnings = [element("p", warning, class_="warning", dir="auto") for warning in texts]
     differences = _every_difference(comparison) if several else None
     return join(warnings, table(caption, heads, rows), _legend(comparison), differences)
 
