@@ -186,6 +186,21 @@ def test_empty_and_missing_documents_of_a_collection_are_left_out_and_counted() 
     assert data.notes == ("2 judgements of missing or empty texts left out",)
 
 
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [{"query": "q", "pos": ["a", "b"], "neg": ["a", "c"]}, {"query": "p", "pos": ["a"], "neg": ["c", "d"]}],
+        [
+            {"anchor": "q", "positive": "a", "negative": "a", "label": [2, 1]},
+            {"anchor": "q", "positive": "b", "negative": "a", "label": [2, 1]},
+        ],
+    ],
+)
+def test_rows_whose_positive_is_also_a_negative_are_counted(rows: list[dict[str, Any]]) -> None:
+    note = "rows whose positive is also one of their negatives, which you should leave out: 1"
+    assert read_training_data(rows).notes[-1] == note
+
+
 def test_judgements_of_unknown_queries_are_counted() -> None:
     qrels = {"q": {"wing": 1}, "typo": {"wing": 1, "not relevant": 0}}
     data = read_training_data(hs.Dataset("few", {"q": "lift"}, qrels, [hs.Document("wing", "Lift.")]))

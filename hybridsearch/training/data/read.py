@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from array import array
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -133,13 +134,28 @@ def read_training_data(
     else:
         table = open_table(source, split=split, subset=subset, sql=sql)
         roles = find_roles(table.columns, columns, ignore)
-        data = read_rows(table, roles, wanted, score_range, limit)
+        data = _with_note(read_rows(table, roles, wanted, score_range, limit))
     if wanted is not None and data.kind is not wanted:
         raise InvalidArgumentError(
             f"{name or data.name!r} holds {data.kind.value} (columns {', '.join(data.rows.column_names)}), "
             f"not {wanted.value}. Leave kind out, or choose the columns with columns=... (--columns)."
         )
     return replace(data, name=name or data.name, loss=loss or data.loss)
+
+
+def _with_note(data: TrainingData) -> TrainingData:
+    """The data, with a note if rows have their positive among their negatives, which teaches the opposite."""
+    import pyarrow.compute as pc
+
+    negatives = [column for column in data.inputs if column.startswith("negative_")]
+    if not negatives:
+        return data
+    texts = data.rows.with_format("arrow")[:]
+    same = [pc.equal(texts["positive"], texts[column]) for column in negatives]
+    if not (wrong := pc.sum(functools.reduce(pc.or_, same)).as_py()):
+        return data
+    note = f"rows whose positive is also one of their negatives, which you should leave out: {wrong:,}"
+    return replace(data, notes=(*data.notes, note))
 
 
 def is_retrieval(source: object) -> bool:
