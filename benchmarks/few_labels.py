@@ -192,7 +192,7 @@ def main() -> None:
     )
     choices: dict[str, Choose] = {"grid's winner": winner, "tune": choose}
     if options.prior:
-        choices |= {f"EQUAL = {equal}": partial(choose, equal=equal) for equal in (0.0, 0.1, 0.5, 1.0)}
+        choices |= {f"EQUAL = {equal}": partial(choose, equal=equal) for equal in (0.0, 0.1, 0.3, 0.5)}
     values = {
         collection: {names: tabulated(runs, qrels, names) for names in combinations(list(runs))}
         for collection, (runs, qrels) in collections(data_folder(), options.splade, options.fresh).items()

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from hybridsearch.evaluation.results import ALPHA
 from hybridsearch.evaluation.statistics import paired_test
 
-EQUAL = 0.25
+EQUAL = 0.2
 """Probability of exactly equal weights before a query is seen."""
 
 
