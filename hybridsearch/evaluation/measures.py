@@ -27,6 +27,7 @@ DEFAULT_MEASURES = ("nDCG@10", "RR@10", "AP", "R@100")
 """Measures that `compare` and `evaluate` compute by default."""
 
 _GRADE_COLUMNS = ("score", "grade", "label", "rel", "relevance")
+_HIGHEST = 1_000_000  # trec_eval takes memory for each grade up to the highest
 _INTEGER = re.compile(r"[+-]?\d{1,9}(\.0*)?", re.ASCII)
 
 
@@ -81,7 +82,8 @@ def score_rankings(
     """Compute measures for each query of some rankings.
 
     The result has every query of `qrels`, in their order. A query without a ranking, or with an empty one, has 0.0.
-    Queries without judgements are ignored. Documents without a judgement count as not relevant.
+    Queries without judgements are ignored. Documents without a judgement count as not relevant. A grade below 0 counts
+    as 0.
 
     Args:
         rankings: Rankings by query id. They are used in the order in which they are. They are not cut: if AP must not
@@ -94,7 +96,7 @@ def score_rankings(
 
     Raises:
         InvalidArgumentError: A name is not a measure that can be computed. Or a measure cannot use these judgements:
-            for example, ERR@10 needs query ids that are numbers.
+            for example, ERR@10 needs query ids that are numbers. Or a grade is above 1,000,000.
 
     >>> found = {"q1": Ranking.from_scores({"d1": 2.0, "d2": 1.0})}
     >>> score_rankings(found, {"q1": {"d2": 1}, "q2": {"d9": 1}}, ["RR@10", "R@100"])
@@ -107,9 +109,13 @@ def score_rankings(
         for query in qrels
         if query in rankings and len(rankings[query])
     }
-    judged = {query: dict(qrels[query]) for query in run}
+    # trec_eval crashes at grades below -1, and its nDCG does not end at -1.
+    judged = {query: {id: max(grade, 0) for id, grade in qrels[query].items()} for query in run}
     if not run:
         return scores
+    highest = max((grade for grades in judged.values() for grade in grades.values()), default=0)
+    if highest > _HIGHEST:
+        raise InvalidArgumentError(f"A judgement has the grade {highest}, but measures take grades up to {_HIGHEST:,}.")
     try:
         for query, measure, value in _ir_measures().iter_calc(parsed, judged, run):
             scores[str(measure)][query] = float(value)

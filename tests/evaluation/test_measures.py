@@ -111,6 +111,28 @@ def test_a_negative_grade_counts_as_not_relevant() -> None:
     assert values["R@10"]["q"] == 1.0
 
 
+def test_a_process_survives_grades_below_zero_at_which_trec_eval_crashes_or_does_not_end() -> None:
+    code = """
+import random
+from hybridsearch.evaluation.measures import score_rankings
+from hybridsearch.ranking import Ranking
+
+draw = random.Random(1)
+ids = [f"d{n}" for n in range(50)]
+for _ in range(300):
+    qrels = {f"q{n}": {id: draw.randint(-2, 2) for id in draw.sample(ids, draw.randint(1, 10))} for n in range(20)}
+    runs = {query: Ranking.from_scores({id: 1.0 for id in draw.sample(ids, 30)}) for query in qrels}
+    score_rankings(runs, qrels, ["nDCG", "AP"])
+"""
+    done = subprocess.run([sys.executable, "-c", code], timeout=120, check=False)
+    assert done.returncode == 0
+
+
+def test_a_grade_that_would_take_all_memory_is_refused() -> None:
+    with pytest.raises(InvalidArgumentError, match="the grade 3000000000, but measures take grades up to 1,000,000"):
+        score_rankings({"q": Ranking.from_scores({"a": 1.0})}, {"q": {"a": 3_000_000_000}}, ["nDCG@10"])
+
+
 @pytest.mark.parametrize(
     "name",
     [
