@@ -126,6 +126,11 @@ def tune(
             f"The data set {dataset.name!r} has "
             f"{number_of(len(queries), 'judged query', 'judged queries')}, but {folds} folds need {2 * folds} or more."
         )
+    if not any(grade > 0 for grades in qrels.values() for grade in grades.values()):
+        raise InvalidArgumentError(
+            f"No query of the data set {dataset.name!r} has a relevant document, so there is nothing to tune on: give "
+            "judgements of grade 1 or more."
+        )
     parsed = parse_measures(measure)
     if len(parsed) != 1:
         raise InvalidArgumentError(f"measure is the name of one measure, but {len(parsed)} are given.")

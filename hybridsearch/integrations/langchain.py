@@ -353,7 +353,7 @@ class HybridSearchVectorStore(VectorStore):
             DocumentError: A document is not usable, for example because its metadata has bytes.
             InvalidArgumentError: `ids` has another length than `documents`.
         """
-        given = [document.id for document in documents] if ids is None else ids
+        given = [document.id for document in documents] if ids is None else list(ids)
         _check_length("ids", given, documents)
         named = [str(uuid.uuid4()) if id is None else id for id in given]
         added = [

@@ -359,10 +359,12 @@ class HybridSearchVectorStore(BasePydanticVectorStore):
 
     def _options(self, query: VectorStoreQuery, kwargs: Mapping[str, Any]) -> tuple[dict[str, Any], int]:
         """The options of `HybridSearch.search` that a query means, and the number of nodes."""
-        given, mode, top_k = dict(kwargs), query.mode.value, query.similarity_top_k
+        given, top_k = dict(kwargs), query.similarity_top_k
+        mode = str(getattr(query.mode, "value", query.mode))
         if mode not in _MODES:
             raise InvalidArgumentError(f"The mode of a query is one of {', '.join(_MODES)}, not {mode!r}.")
         threshold, depth = given.pop("mmr_threshold", None), given.pop("mmr_prefetch_k", None)
+        check_options(given)
         options: dict[str, Any] = {"filter": self._filter(query.filters, query.node_ids or None, query.doc_ids or None)}
         candidates = [self._search.candidates, query.sparse_top_k or 0]
         names = list(self._search.retrievers)
@@ -425,6 +427,8 @@ class HybridSearchVectorStore(BasePydanticVectorStore):
             return {key: {_OPERATORS[operator]: value}}
         if operator in (FilterOperator.ANY, FilterOperator.ALL):
             values = value if isinstance(value, list) else [value]
+            if not values:  # of no values, a list has all and not any
+                return {key: {"$exists": True} if operator == FilterOperator.ALL else {"$in": []}}
             return {"$or" if operator == FilterOperator.ANY else "$and": [{key: {"$contains": v}} for v in values]}
         if operator == FilterOperator.IS_EMPTY:
             return {"$or": [{key: {"$exists": False}}, {key: ""}, {EMPTY: {"$contains": key}}]}

@@ -436,7 +436,7 @@ def _describe(name: str, search: HybridSearch) -> str:
     for document in documents:
         for path, value in fields_of(document).items():
             values.setdefault(path, []).extend(value if isinstance(value, list) else [value])
-    common = sorted(values, key=lambda path: (-len(values[path]), path))
+    common = sorted(filter(values.get, values), key=lambda path: (-len(values[path]), path))
     known = [path for path in common if len(path) <= 60 and path.isprintable()][:_FIELDS]
     seen = "" if total <= len(documents) else f" (values seen in {len(documents):,} of them)"
     lines = [f"Index {name}: {number_of(total, 'document')}. Fields for filters{seen}:" if known else ""]
@@ -452,7 +452,7 @@ def _kind(values: Sequence[Any], *, complete: bool) -> str:
     if all(isinstance(value, bool) for value in values):
         return "true or false"
     if all(isinstance(value, int | float) and not isinstance(value, bool) for value in values):
-        return f"number, from {min(values):g} to {max(values):g}"
+        return f"number, from {min(values):.15g} to {max(values):.15g}"
     texts = [value for value in values if isinstance(value, str)]
     if texts and all(_DATE.fullmatch(text) for text in texts):
         return f"date, from {json.dumps(min(texts)[:25])} to {json.dumps(max(texts)[:25])}"

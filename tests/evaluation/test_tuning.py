@@ -390,6 +390,13 @@ def test_a_wrong_argument_is_named(arguments: dict[str, object], part: str) -> N
         tune(runs, data, **arguments, show_progress_bar=False)  # type: ignore[arg-type]
 
 
+def test_judgements_without_a_relevant_document_are_refused() -> None:
+    runs, data = collection({"a": 1.0, "b": 1.0}, queries=20)
+    nothing = Dataset("nothing", data.queries, {query: dict.fromkeys(of, 0) for query, of in data.qrels.items()})
+    with pytest.raises(InvalidArgumentError, match="No query of the data set 'nothing' has a relevant document"):
+        tune(runs, nothing, show_progress_bar=False)
+
+
 def test_a_run_of_other_queries_is_refused() -> None:
     runs, data = collection({"a": 1.0, "b": 1.0}, queries=20)
     runs["b"] = {f"other-{query}": ranking for query, ranking in runs["b"].items()}

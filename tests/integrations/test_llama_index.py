@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -170,6 +171,7 @@ def test_modes_ask_the_retrievers_that_they_name(store: HybridSearchVectorStore)
         result = store.query(asked)
         assert (result.ids, result.similarities) == (expected.ids, [hit.score for hit in expected])
         assert asyncio.run(store.aquery(asked)).ids == expected.ids
+        assert store.query(dataclasses.replace(asked, mode=mode.value)).ids == expected.ids  # type: ignore[arg-type]
     weighted = search.search(query, 2, fusion=hs.ScoreFusion("minmax", weights={"dense": 0.9, "bm25": 0.1}))
     assert ids_of(store, query, 1, mode=VectorStoreQueryMode.HYBRID, alpha=0.9, hybrid_top_k=2) == weighted.ids
     with pytest.raises(InvalidArgumentError, match=r"mode of a query is one of default.*not 'svm'"):
@@ -194,6 +196,8 @@ def test_options_of_search_are_vector_store_kwargs(store: HybridSearchVectorStor
     found = index.as_retriever(similarity_top_k=4, vector_store_kwargs={"retrievers": ["bm25"]}).retrieve("laminar")
 
     assert ids(found) == ["heat"]
+    with pytest.raises(InvalidArgumentError, match="'top' is no option of a search"):
+        index.as_retriever(vector_store_kwargs={"top": 3}).retrieve("laminar")
     assert asyncio.run(index.as_retriever(similarity_top_k=1).aretrieve("laminar"))[0].node.node_id == "heat"
 
 
@@ -208,6 +212,7 @@ SINGLE = [
     ("year", FilterOperator.GTE, 1971), ("year", FilterOperator.LT, 1971), ("year", FilterOperator.LTE, 1971),
     ("year", FilterOperator.IN, [1958, 1990]), ("year", FilterOperator.NIN, [1958, 1990]),
     ("tags", FilterOperator.ANY, ["lift", "ice"]), ("tags", FilterOperator.ALL, ["lift", "drag"]),
+    ("tags", FilterOperator.ANY, []), ("tags", FilterOperator.ALL, []),
     ("tags", FilterOperator.CONTAINS, "drag"), ("name", FilterOperator.CONTAINS, "ing"),
     ("name", FilterOperator.TEXT_MATCH, "wing"), ("name", FilterOperator.TEXT_MATCH_INSENSITIVE, "WING"),
     ("tags", FilterOperator.IS_EMPTY, None), ("note", FilterOperator.IS_EMPTY, None),

@@ -133,6 +133,14 @@ def test_a_long_text_comes_in_parts() -> None:
     assert first["text"] + rest["text"] == DOCUMENTS[2].text
 
 
+def test_the_description_tells_numbers_in_full_and_no_field_of_empty_lists() -> None:
+    search = hs.HybridSearch({"bm25": hs.BM25()})
+    days = [{"id": str(day), "text": "wing", "day": day, "tags": []} for day in (20240101, 20241231)]
+    search.index(days, show_progress_bar=False)
+    tool, *_ = asyncio.run(make_server(search).list_tools())
+    assert tool.description.split("filters:\n")[1] == "- day: number, from 20240101 to 20241231"
+
+
 def test_the_description_tells_fields_and_values_but_no_sentences_of_documents() -> None:
     async def ask(client: Client) -> Any:
         return {tool.name: tool for tool in (await client.list_tools()).tools}
