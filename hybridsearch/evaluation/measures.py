@@ -83,7 +83,7 @@ def score_rankings(
 
     The result has every query of `qrels`, in their order. A query without a ranking, or with an empty one, has 0.0.
     Queries without judgements are ignored. Documents without a judgement count as not relevant. A grade below 0 counts
-    as 0.
+    as 0, also for Bpref and infAP, for which trec_eval leaves such a judgement out.
 
     Args:
         rankings: Rankings by query id. They are used in the order in which they are. They are not cut: if AP must not
@@ -95,8 +95,8 @@ def score_rankings(
         Measure name -> query id -> value.
 
     Raises:
-        InvalidArgumentError: A name is not a measure that can be computed. Or a measure cannot use these judgements:
-            for example, ERR@10 needs query ids that are numbers. Or a grade is above 1,000,000.
+        InvalidArgumentError: A name is not a measure that can be computed. Or a measure cannot use these judgements. Or
+            a grade is above 1,000,000.
 
     >>> found = {"q1": Ranking.from_scores({"d1": 2.0, "d2": 1.0})}
     >>> score_rankings(found, {"q1": {"d2": 1}, "q2": {"d9": 1}}, ["RR@10", "R@100"])
@@ -104,13 +104,18 @@ def score_rankings(
     """
     parsed = parse_measures(measures)
     scores = {str(measure): dict.fromkeys(qrels, 0.0) for measure in parsed}
-    run = {
-        query: dict(zip(rankings[query].ids, range(len(rankings[query]), 0, -1), strict=True))
-        for query in qrels
-        if query in rankings and len(rankings[query])
-    }
+    # The packages see numbers in place of ids: C ends a string at a zero byte, and Perl splits a line at blanks.
     # trec_eval crashes at grades below -1, and its nDCG does not end at -1.
-    judged = {query: {id: max(grade, 0) for id, grade in qrels[query].items()} for query in run}
+    queries = [query for query in qrels if query in rankings and len(rankings[query])]
+    run: dict[str, dict[str, int]] = {}
+    judged: dict[str, dict[str, int]] = {}
+    names = list(map(str, range(max((len(rankings[query]) for query in queries), default=0))))
+    for number, query in enumerate(queries):
+        found = dict(zip(rankings[query].ids, names, strict=False))
+        run[str(number)] = dict(zip(names, range(len(found), 0, -1), strict=False))
+        judged[str(number)] = {
+            found.get(id) or f"d{place}": max(grade, 0) for place, (id, grade) in enumerate(qrels[query].items())
+        }
     if not run:
         return scores
     highest = max((grade for grades in judged.values() for grade in grades.values()), default=0)
@@ -118,7 +123,7 @@ def score_rankings(
         raise InvalidArgumentError(f"A judgement has the grade {highest}, but measures take grades up to {_HIGHEST:,}.")
     try:
         for query, measure, value in _ir_measures().iter_calc(parsed, judged, run):
-            scores[str(measure)][query] = float(value)
+            scores[str(measure)][queries[int(query)]] = float(value)
     except Exception as error:  # of any of the packages and programs behind ir-measures
         reason = " ".join(str(error).split())
         raise InvalidArgumentError(

@@ -128,6 +128,21 @@ for _ in range(300):
     assert done.returncode == 0
 
 
+@pytest.mark.parametrize(
+    ("ids", "query"),
+    [(("a\0b", "a\0c"), "q\0"), (("a", "a\0b"), "q"), (("a b", "a c"), "a query"), (("\ud800", "b"), "q")],
+)
+def test_ids_may_have_characters_at_which_the_packages_end_or_split_them(ids: tuple[str, str], query: str) -> None:
+    ranking = Ranking(ids, np.array([2.0, 1.0]))
+    values = score_rankings(
+        {query: ranking}, {query: {ids[1]: 1, "other": 0}}, ["nDCG@10", "RR@10", "Judged@2", "ERR@10"]
+    )
+    # ERR: the document at rank 2 stops the reader with (2 ** 1 - 1) / 2 ** 4
+    assert {name: of[query] for name, of in values.items()} == pytest.approx(
+        {"nDCG@10": 1 / np.log2(3), "RR@10": 0.5, "Judged@2": 0.5, "ERR@10": 1 / 16 / 2}, abs=1e-5
+    )
+
+
 def test_a_grade_that_would_take_all_memory_is_refused() -> None:
     with pytest.raises(InvalidArgumentError, match="the grade 3000000000, but measures take grades up to 1,000,000"):
         score_rankings({"q": Ranking.from_scores({"a": 1.0})}, {"q": {"a": 3_000_000_000}}, ["nDCG@10"])
