@@ -48,7 +48,8 @@ _WINDOW = 1000
 _SAMPLE = 400
 """Number of characters that tell the language."""
 
-_ROW = re.compile(r"^[ \t]*\|", re.MULTILINE)
+_ROW = re.compile(r"^[ \t]*\|.*", re.MULTILINE)
+_ROW_PART_END = re.compile(r"(?:[.!?](?!\s*\|)|\|)\s+")
 _WORD = re.compile(r"\w+")
 _LINE_END = re.compile(r"\n\s*")
 _CLAUSE_END = re.compile(r"[,;:،؛)\]…—–][\"'”’»)\]]*\s+|[、，；：。！？]\s*")
@@ -92,8 +93,10 @@ def sections(text: str, *, headings: bool = True) -> list[Section]:
     """
     titles, code = structure(text)
     known = titles if headings else []
-    closed = sorted([*code, *((title.start, title.end) for title in known)])
+    rows = [row.span() for row in _ROW.finditer(text)] if "|" in text else []
+    closed = sorted([*code, *rows, *((title.start, title.end) for title in known)])
     bounds = [place for title in known for place in (title.start, title.end)]
+    bounds += [start for start, _ in rows]
     ends = _settled(text, [*_outside(_sentence_ends(text), closed), *_lines(text, code), *bounds])
     outlined = list(_outline(known, {0, *ends}))
     starts = [start for _, _, start, _ in outlined]
@@ -117,8 +120,8 @@ def path_at(text: str, start: int) -> tuple[str, ...]:
 def parts(text: str, start: int, end: int, wanted: int) -> list[int]:
     """Cut a long sentence at the best places: at line ends, else after clauses, else after words, else between letters.
 
-    A word is cut only if its script has no spaces between words, as in Chinese and Thai, or at a sign such as "/". A
-    letter is never cut from its marks.
+    The row of a table is first cut after cells and sentences. A word is cut only if its script has no spaces between
+    words, as in Chinese and Thai, or at a sign such as "/". A letter is never cut from its marks.
 
     Args:
         text: Text of a document.
@@ -133,7 +136,8 @@ def parts(text: str, start: int, end: int, wanted: int) -> list[int]:
     >>> parts(text, 0, 20, 9), parts(text, 10, 20, 9), parts(text, 16, 20, 9)
     ([5, 10, 20], [16, 20], [20])
     """
-    for pattern in (_LINE_END, _CLAUSE_END, _WORD_END, cuttable()):
+    first = _ROW_PART_END if text.startswith("|", start) else _LINE_END
+    for pattern in (first, _CLAUSE_END, _WORD_END, cuttable()):
         places = np.fromiter((found.end() for found in pattern.finditer(text, start, end)), dtype=np.int64)
         places = places[(places > start) & (places < end)]
         if len(places):
@@ -222,13 +226,11 @@ def _outside(places: Iterable[int], spans: Sequence[Span]) -> Iterator[int]:
 
 
 def _lines(text: str, code: Iterable[Span]) -> Iterator[int]:
-    """Starts of the lines of code and of the rows of tables."""
+    """Starts of the lines of code."""
     for start, end in code:
         yield start
         yield from (found.end() for found in _LINE_END.finditer(text, start, end))
         yield end
-    if "|" in text:
-        yield from (found.start() for found in _ROW.finditer(text))
 
 
 def _settled(text: str, places: Iterable[int]) -> list[int]:

@@ -95,8 +95,19 @@ def test_headings_are_plain_lines_if_they_are_not_wanted() -> None:
 def test_rows_and_lines_of_code_stay_whole() -> None:
     table = "| name | use |\n|---|---|\n| a | for x, y |\n| b | for z |\n"
     assert all(passage.endswith("|\n") for passage in split(table, 14))
+    steps = "| 1 | Open it. Wait. |\n| 2 | Is it open? Close it. |\n| 3 | Stop! Go. |\n"
+    assert split(steps, 12) == steps.splitlines(keepends=True)
     code = "```\n" + "".join(f"call({i}, x)\n" for i in range(9)) + "```\n"
     assert all(passage.endswith("\n") for passage in split(code, 14))
+
+
+def test_a_long_row_is_cut_after_cells_and_sentences() -> None:
+    row = "| Take the lid, the red one, off. Wait an hour. | Then put the lid on and screw it. |\n"
+    assert split(row, 12) == [
+        "| Take the lid, the red one, off. ",
+        "Wait an hour. | ",
+        "Then put the lid on and screw it. |\n",
+    ]
 
 
 def test_a_passage_repeats_whole_sentences_of_the_one_before_it() -> None:
