@@ -18,6 +18,7 @@ VARIABLE = "HYBRIDSEARCH_TOKENS"
 """Environment variable that holds the tokens, such as `read:TOKEN,write:TOKEN`."""
 
 _SHORTEST = 16
+_LAST_PORT = 65_535
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +119,8 @@ def listen(host: str, port: int, *, has_tokens: bool) -> socket.socket:
             f"Other machines can reach {host!r:.80}, so the server needs tokens: set {VARIABLE} to a list such as "
             "read:TOKEN,write:TOKEN."
         )
+    if not 0 <= port <= _LAST_PORT:
+        raise InvalidArgumentError(f"The port is {port}, but ports go up to {_LAST_PORT}: give another port (--port).")
     try:
         return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError as error:

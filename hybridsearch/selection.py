@@ -17,7 +17,7 @@ from hybridsearch.filters import comparable, field_value
 from hybridsearch.fusion.fused import FusedHit
 from hybridsearch.messages import number_of
 from hybridsearch.ranking import Ranking, round_score
-from hybridsearch.rerank import MMR, Boost, Likeness, blended, boosted, check_boosts, check_diversity
+from hybridsearch.rerank import MMR, Boost, Likeness, Recency, blended, boosted, check_boosts, check_diversity
 
 Similarities = Callable[[Sequence["Candidate"]], NDArray[np.float32]]
 """Function from some candidates to the similarities between them."""
@@ -172,11 +172,10 @@ class Selection:
         ]
         if not candidates:
             return notes
-        notes += [
-            f"The boost {name} changed no score."
-            for name in candidates[0].boosts
-            if all(one.boosts[name] == 1 for one in candidates)
-        ]
+        for name, boost in {_name_of(boost): boost for boost in self.boosts}.items():
+            if all(one.boosts[name] == 1 for one in candidates):
+                why = f" It needs dates such as '2024-05-31' in {boost.field!r:.80}." if type(boost) is Recency else ""
+                notes.append(f"The boost {name} changed no score.{why}")
         field = self.group_by
         if field is not None and all(_group(one.document, field) is None for one in candidates):
             mappings = any(field_value(one.document, field) == {} for one in candidates)

@@ -215,7 +215,9 @@ def test_boosts_and_groups_without_effect_are_noted() -> None:
         results = search.search("wing", boost=[hs.Recency("dya"), hs.FieldBoost({"kind": "x"})], group_by="knid")
         boost, group = results.notes
         assert boost.startswith("The boost Recency('dya'")
-        assert boost.endswith("changed no score.")
+        assert boost.endswith("changed no score. It needs dates such as '2024-05-31' in 'dya'.")
+        (unlike,) = search.search("wing", boost=hs.FieldBoost({"kind": "y"})).notes
+        assert unlike == "The boost FieldBoost({'kind': 'y'}, weight=0.25) changed no score."
         assert group == "No candidate has a value in 'knid', so each hit is a group of its own."
         assert search.search("wing", boost=hs.Recency("day"), group_by="kind").notes == ()
         assert search.search("jet", boost=hs.Recency("dya"), group_by="knid").notes == ()

@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 
 from hybridsearch import arguments
-from hybridsearch.errors import HybridSearchError
+from hybridsearch.errors import HybridSearchError, InvalidArgumentError
 from hybridsearch.evaluation.plain import safe_name
 from hybridsearch.fusion import Fusion, read_fusion
 from hybridsearch.messages import redacted
@@ -23,10 +23,16 @@ def folder_of(judgements: str | Path, index: str) -> Path:
         judgements: Folder of the judgements of all indexes.
         index: Name of the index. It cannot lead out of the folder.
 
+    Raises:
+        InvalidArgumentError: `judgements` is a file.
+
     >>> folder_of("judged", "../papers").as_posix()
     'judged/papers'
     """
-    return arguments.path("judgements", judgements) / safe_name(index)
+    folder = arguments.path("judgements", judgements)
+    if folder.is_file():
+        raise InvalidArgumentError(f"judgements (--judgements) is a folder, but {folder} is a file: give a folder.")
+    return folder / safe_name(index)
 
 
 _log = logging.getLogger(__name__)

@@ -318,6 +318,8 @@ def test_another_address_than_loopback_needs_tokens(tmp_path: Path) -> None:
         port = taken.getsockname()[1]
         with pytest.raises(InvalidArgumentError, match=f"cannot listen on port {port} of '127.0.0.1'"):
             serve_http(make_server(indexed()), port=port)
+    with pytest.raises(InvalidArgumentError, match="The port is 99999, but ports go up to 65535"):
+        serve_http(make_server(indexed()), port=99999)
     twice = CliRunner().invoke(app, ["mcp", str(tmp_path / "papers"), "opensearch://host/papers"])
     assert twice.stderr.startswith("hybridsearch: Two indexes have the name 'papers'")
 

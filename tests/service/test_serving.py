@@ -20,6 +20,7 @@ import uvicorn
 from typer.testing import CliRunner
 
 from hybridsearch.cli.app import app as program
+from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.service import protocol
 from hybridsearch.service.app import make_app
 from hybridsearch.service.indexes import ServedIndex
@@ -82,12 +83,18 @@ def test_the_program_serves_searches_and_documents_to_clients_with_tokens(papers
         (["--host", "192.0.2.1"], "hybridsearch: Other machines can reach '192.0.2.1', so the server needs tokens"),
         (["--max-top-k", "0"], "hybridsearch: --max-top-k is 0, but it must be a whole number of at least 1."),
         (["--config", "none.yaml"], "hybridsearch: The settings 'none.yaml' cannot be read: No such file"),
+        (["--port", "99999"], "hybridsearch: The port is 99999, but ports go up to 65535: give another"),
     ],
 )
 def test_a_service_that_cannot_start_says_why(papers: Path, arguments: list[str], sentence: str) -> None:
     refused = CliRunner().invoke(program, ["serve", str(papers), *arguments])
     assert refused.exit_code == 1
     assert refused.stderr.startswith(sentence)
+
+
+def test_judgements_are_in_a_folder(papers: Path) -> None:
+    with pytest.raises(InvalidArgumentError, match=r"is a folder, but .*test_serving\.py is a file: give a folder"):
+        make_app({"papers": ServedIndex("papers", str(papers))}, Settings(judgements=__file__))
 
 
 def test_a_wrong_value_of_a_file_is_named_as_the_file_has_it(papers: Path, tmp_path: Path) -> None:
