@@ -10,7 +10,6 @@ from hybridsearch.cli import arguments
 from hybridsearch.cli.app import MEASURING, Verb, app
 from hybridsearch.cli.arguments import MODELS, backend_options, of_output, opt, ways
 from hybridsearch.cli.terminal import console_on, print_json, print_plain
-from hybridsearch.errors import InvalidArgumentError
 
 _of_judge = partial(opt, rich_help_panel="Judge")
 
@@ -64,9 +63,10 @@ def calibrate(
     """
     import hybridsearch as hs
     from hybridsearch.evaluation.datasets import read_queries
+    from hybridsearch.fusion.base import check_file
 
-    if save is not None and save.suffix != ".json":
-        raise InvalidArgumentError(f"--save takes a file whose name ends with .json, not {str(save)!r}.")
+    if save is not None:
+        check_file(save)
     run = ways(precision, runtime)
     with hs.open(place, backend_options=backend_options(option), **run) as searcher:
         fusion = hs.calibrate(searcher, read_queries(queries), _read(judge, run), depth=depth, folder=keep)

@@ -73,6 +73,7 @@ def tune(
     """
     from hybridsearch.evaluation.datasets import load_one
     from hybridsearch.evaluation.tuning import tune as tune_fusion
+    from hybridsearch.fusion.base import check_file
 
     if index is not None and retrievers is not None:
         raise InvalidArgumentError("--index searches an existing index, so nothing is built: leave out --retrievers.")
@@ -81,6 +82,8 @@ def tune(
             "Give two or more retrievers, as in --retrievers bm25,dense=MODEL, or give --index PLACE."
         )
     check_outputs(save=save)
+    if save is not None:
+        check_file(save)
     depths = split_names(candidates) or []
     if not depths or not all(depth.isdecimal() and int(depth) for depth in depths):
         raise InvalidArgumentError(f"--candidates takes whole numbers, such as 50,100,200, not {candidates!r}.")

@@ -14,6 +14,7 @@ from hybridsearch.evaluation.plain import from_plain, to_plain
 from hybridsearch.evaluation.results import ALPHA
 from hybridsearch.evaluation.statistics import Interval
 from hybridsearch.fusion import RRF, Fusion, ScoreFusion, make_fusion
+from hybridsearch.fusion.base import check_file
 from hybridsearch.fusion.files import TUNED, content_of_tune, read_content
 from hybridsearch.readers.lines import writable
 from hybridsearch.tables import Grid, rich_tables
@@ -252,8 +253,10 @@ class Tuned:
         """Write the result to a JSON file. `HybridSearch(fusion=...)`, `--fusion` and `load_tuned` read it.
 
         Raises:
+            InvalidArgumentError: The name of the file does not end with `.json`.
             StorageError: The file cannot be written.
         """
+        check_file(path)
         with writable(path) as place:
             place.write_text(json.dumps(self.to_dict(), indent=1) + "\n", encoding="utf-8")
 

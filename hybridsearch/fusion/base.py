@@ -172,8 +172,10 @@ class Fusion(ABC):
             path: Path of the file. Its name must end with `.json`.
 
         Raises:
+            InvalidArgumentError: The name ends in another way.
             StorageError: The file cannot be written.
         """
+        check_file(path)
         with writable(path) as place:
             place.write_text(json.dumps(self.to_json()) + "\n", encoding="utf-8")
 
@@ -181,6 +183,12 @@ class Fusion(ABC):
         described = {key: value for key, value in self.to_json().items() if key not in ("type", "tuned_on")}
         arguments = {key: value for key, value in described.items() if value is not None}
         return f"{type(self).__name__}({', '.join(f'{key}={value!r}' for key, value in arguments.items())})"
+
+
+def check_file(path: str | Path) -> None:
+    """Raises InvalidArgumentError unless an argument `fusion` would take `path` as the path of a file."""
+    if not str(path).endswith(".json"):
+        raise InvalidArgumentError(f"The file of a fusion has a name that ends with .json, unlike {str(path)!r}.")
 
 
 def weightings(retrievers: int, most: int, steps: int) -> NDArray[np.float64]:

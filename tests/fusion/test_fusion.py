@@ -7,6 +7,7 @@ import json
 import math
 import os
 import random
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -18,8 +19,10 @@ from fuzzing import SIZES, as_file, count_answers, mutated, value
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from typer.testing import CliRunner
 
 import hybridsearch as hs
+from hybridsearch.cli.app import app
 from hybridsearch.errors import InvalidArgumentError, RetrieverError, StorageError
 from hybridsearch.fusion import RRF, AdaptiveFusion, Fusion, ScoreFusion, make_fusion, read_fusion
 from hybridsearch.ranking import EMPTY, Ranking
@@ -190,6 +193,16 @@ def test_a_saved_fusion_is_taken_wherever_one_is(fusion: Fusion, tmp_path: Path)
     assert depth is None
     search = hs.HybridSearch({"bm25": hs.BM25()}, fusion=tmp_path / "fusion.json")
     assert repr(search.fusion) == repr(fusion)
+
+
+def test_a_fusion_is_not_written_under_a_name_by_which_no_search_takes_it(tmp_path: Path) -> None:
+    place = str(tmp_path / "fusion.txt")
+    named = r"name that ends with \.json, unlike '.*fusion\.txt'"
+    with pytest.raises(InvalidArgumentError, match=named):
+        RRF().save(place)
+    for verb in (["tune", "none", "--retrievers", "a,b"], ["calibrate", "none", "--queries", "q.txt", "--judge", "m"]):
+        assert re.search(named, " ".join(CliRunner().invoke(app, [*verb, "--save", place]).stderr.split()))
+    assert not Path(place).exists()
 
 
 def test_a_fusion_that_cannot_be_written_or_read_is_named(tmp_path: Path) -> None:
