@@ -15,7 +15,7 @@ The passages of a document have words and a direction in common. "bm25" reads wh
 default, and "bm25-by-passage" reads passages. Each query asks for ten hits, with 10 and 100 candidates. The table has
 the median over 50 queries of the shortest time, without the time to encode the query. The indexes are in memory, or on
 a server at the place, with "-flat" and "-long" after its name. They stay on the server, and another run uses them
-again.
+again. A server is faster after its segments are merged ("Merge after a load" in docs/how-to/servers.md).
 """
 
 from __future__ import annotations
