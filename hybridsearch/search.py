@@ -44,6 +44,8 @@ from hybridsearch.rerank import MMR, Boost, Reranker, check_reranker
 from hybridsearch.retrieval import Plan, all_matched_terms, filter_notes, matched_tokens
 from hybridsearch.selection import Selection
 
+_FETCHED: Final = 1024  # documents that are read at a time
+
 CONFIGURED: Final = "configured"
 """Default of an argument of a call: use the reranker that the `HybridSearch` was made with."""
 
@@ -299,7 +301,7 @@ class HybridSearch:
         if parsed is None:
             given = arguments.ids(() if ids is None else ids)
             spelt = [id for id in given if len(spellings(id)) > 1]
-            found = {id: one.id for id, one in zip(spelt, self.get(spelt) if spelt else (), strict=True) if one}
+            found = {id: one.id for part in _parts(spelt) for id, one in zip(part, self.get(part), strict=True) if one}
             with self._changing():
                 return self._backend.delete([found.get(id, id) for id in given])
         for note in filter_notes(self._backend, parsed, self._known):
@@ -936,6 +938,11 @@ class HybridSearch:
         self._encoders.check_names(fusion.weights or (), "fusion weights")
         for name in names:
             fusion.weight(name)
+
+
+def _parts(ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    """The ids in parts whose documents fit into memory."""
+    return (ids[first : first + _FETCHED] for first in range(0, len(ids), _FETCHED))
 
 
 def _made_alike(schema: Schema, other: Schema) -> bool:
