@@ -1,10 +1,11 @@
 """Draws the pictures of the documentation into docs/images/.
 
-They are an answer in a terminal, the report of `compare`, and the workbench.
+They are two answers in a terminal, the report of `compare`, and the workbench.
 
     python docs/pictures.py MODEL DATASET   # a dense model, and the data set that the report is about (Cranfield)
 
-The answer and the workbench are from examples/helpdesk. Chromium takes the pictures of pages; `--browser` names the
+The first answer and the workbench are from examples/helpdesk, and the second answer is from the manual in
+docs/how-to/long-documents.md. Chromium takes the pictures of pages; `--browser` names the
 program.
 """
 
@@ -34,13 +35,28 @@ from hybridsearch.service.settings import Settings
 ROOT = Path(__file__).resolve().parents[1]
 IMAGES = ROOT / "docs" / "images"
 QUERY = "E13 on the display, engine gets hot"
+PASSAGE_QUERY = "how do I lift the battery out?"
 
 
 def answer(search: hs.HybridSearch) -> None:
     """Writes answer.svg: a search on the command line."""
-    results = search.search(QUERY, top_k=4)
-    console = Console(record=True, width=100, file=io.StringIO(), force_terminal=True)
-    console.print(Text(f'$ hybridsearch search help "{QUERY}" --explain', style="bold"))
+    _terminal("answer", f'$ hybridsearch search help "{QUERY}" --explain', search.search(QUERY, top_k=4))
+
+
+def passage(model: str) -> None:
+    """Writes passage.svg: a search on the command line that finds a passage of a manual."""
+    page = (ROOT / "docs" / "how-to" / "long-documents.md").read_text(encoding="utf-8")
+    (manual,) = re.findall(r'title="manuals/alder.md"\n(.*?)```', page, flags=re.DOTALL)
+    search = hs.HybridSearch({"bm25": hs.BM25(), "dense": hs.Dense(model)}, passages=hs.Passages())
+    search.index([hs.Document("alder.md", manual, "Alder manual")])
+    command = f'$ hybridsearch search manuals-index "{PASSAGE_QUERY}" --explain'
+    _terminal("passage", command, search.search(PASSAGE_QUERY, top_k=1), width=120)
+
+
+def _terminal(name: str, command: str, results: hs.Results, width: int = 100) -> None:
+    """Writes a picture of a terminal with a command, the results, and the explanation of the first hit."""
+    console = Console(record=True, width=width, file=io.StringIO(), force_terminal=True)
+    console.print(Text(command, style="bold"))
     with console.capture() as capture:
         console.print(results)
     for number, line in enumerate(Text.from_ansi(capture.get()).plain.splitlines()):
@@ -48,7 +64,7 @@ def answer(search: hs.HybridSearch) -> None:
     console.print(Text(f"\n{results[0].explain()}"), highlight=True)
     svg = console.export_svg(title="hybridsearch", clear=True)
     svg = re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.DOTALL)  # no fonts from other hosts
-    (IMAGES / "answer.svg").write_text(svg, encoding="utf-8")
+    (IMAGES / f"{name}.svg").write_text(svg, encoding="utf-8")
 
 
 def report(search: hs.HybridSearch, data: hs.Dataset, browser: str) -> None:
@@ -153,6 +169,7 @@ def main() -> None:
     options = parser.parse_args()
     IMAGES.mkdir(exist_ok=True)
     answer(indexed(options.model, str(ROOT / "examples" / "helpdesk")))
+    passage(options.model)
     workbench(options.model, options.browser)
     report(indexed(options.model, options.dataset), hs.load_dataset(options.dataset), options.browser)
 
