@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import asdict
 from functools import partial
@@ -109,8 +109,9 @@ class BM25:
                 f"No language {language!r} is known: known are {', '.join(LANGUAGES)}, or None for any other."
             )
         if not isinstance(stop_words, bool):
-            if isinstance(stop_words, str) or not all(isinstance(word, str) for word in stop_words):
-                raise InvalidArgumentError(f"stop_words is True, False or a list of words, not {stop_words!r:.80}.")
+            listed = isinstance(stop_words, Iterable) and not isinstance(stop_words, str | Mapping)
+            if not listed or not all(isinstance(word, str) for word in stop_words):
+                raise InvalidArgumentError(f"stop_words is True, False or a list of words, not {shown(stop_words)}.")
             stop_words = list(stop_words)
         flags = {"stemming": stemming, "lowercase": lowercase, "fold_accents": fold_accents, "bigrams": bigrams}
         for name, flag in (flags | {"identifiers": identifiers}).items():

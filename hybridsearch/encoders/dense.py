@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridsearch.arguments import one_of, whole_number_or_none
+from hybridsearch.arguments import one_of, true_or_false, whole_number_or_none
 from hybridsearch.backends import RetrieverSchema
 from hybridsearch.encoders.batching import Task, outputs, run_batches
 from hybridsearch.encoders.cache import encode_windows, open_cache
@@ -94,6 +94,8 @@ class Dense(ModelEncoder[DenseVectors]):
     ) -> None:
         if metric is not None:
             one_of("metric", metric, get_args(Metric))
+        if normalize is not None:
+            true_or_false("normalize", normalize)
         self._truncate_dim = whole_number_or_none("truncate_dim", truncate_dim)
         self._normalize, self._metric = normalize, metric
         settings = {

@@ -24,7 +24,7 @@ from hybridsearch.encoders.model_folders import (
     warn_of_untrained,
 )
 from hybridsearch.encoders.runtimes import INT8, Precision, Runtime, Way, choose, leave, use
-from hybridsearch.errors import InvalidArgumentError, MissingExtraError
+from hybridsearch.errors import InvalidArgumentError, MissingExtraError, ModelNotFoundError
 from hybridsearch.forks import after_fork
 
 
@@ -264,6 +264,8 @@ class LazyModel:
         except Exception as error:  # a damaged folder may make the loaders raise anything
             raise unloadable(folder, error) from error
         _check_weights(folder, model, lacking)
+        _check_vocabulary(folder, model)
+        set_padding(model)
         if self._to_search:
             warn_of_untrained(folder)
         if self._max_length is not None:
@@ -272,6 +274,13 @@ class LazyModel:
                 raise InvalidArgumentError(
                     f"max_length is {self._max_length}, but the model {self.name!r} reads at most {limit} tokens."
                 )
+            texts = 2 if self.family == "CrossEncoder" else 1
+            added = _special_tokens(model, texts)
+            if self._max_length < added + texts:
+                raise InvalidArgumentError(
+                    f"max_length is {self._max_length}, but the model {self.name!r} adds {added} special tokens, so "
+                    f"no words would be read: give at least {added + texts}, and more for useful results."
+                )
             model.max_seq_length = self._max_length
             if self.family == "MultiVectorEncoder":
                 model[0].document_length = self._max_length  # a model may have a limit for each task
@@ -279,6 +288,21 @@ class LazyModel:
         use(model.eval(), way, folder, digest)
         self._digest, self._way = digest, way
         return model
+
+
+def set_padding(model: Any) -> None:
+    """Pad with the end-of-text token if the tokenizer has no padding token, as many decoders. The mask hides it.
+
+    Raises InvalidArgumentError if the tokenizer has neither.
+    """
+    tokenizer = model.tokenizer
+    if getattr(tokenizer, "pad_token", "") is None:
+        if tokenizer.eos_token is None:
+            raise InvalidArgumentError(
+                f"The tokenizer of the model {tokenizer.name_or_path!r} has no padding token, so texts of different "
+                "lengths cannot share a batch: set pad_token in its tokenizer_config.json."
+            )
+        tokenizer.pad_token = tokenizer.eos_token
 
 
 class _Torch:
@@ -323,6 +347,22 @@ def _check_weights(folder: Path, model: Any, lacking: Collection[str]) -> None:
             f"{', ...' if needed[3:] else ''}), which would be random numbers: give a complete model, saved by "
             "save_pretrained, or a model of the right kind."
         )
+
+
+def _check_vocabulary(folder: Path, model: Any) -> None:
+    """Raises ModelNotFoundError if the tokenizer knows no word, because transformers made one without its files."""
+    tokenizer = model.tokenizer
+    if len(tokenizer) <= len(set(getattr(tokenizer, "all_special_ids", ()))):
+        raise ModelNotFoundError(
+            f"The model in {folder} lacks the files of its tokenizer (such as tokenizer.json), so it would read each "
+            "word as unknown: give a complete model, saved by save_pretrained."
+        )
+
+
+def _special_tokens(model: Any, texts: int) -> int:
+    """Number of tokens that the tokenizer puts around one text or two texts. 0 if it is not from Hugging Face."""
+    count = getattr(model.tokenizer, "num_special_tokens_to_add", None)
+    return 0 if count is None else int(count(pair=texts == 2))
 
 
 def _without_new_projection(model: Any) -> Any:

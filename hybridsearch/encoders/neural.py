@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hybridsearch import arguments
-from hybridsearch.arguments import whole_number_or_none
+from hybridsearch.arguments import shown, whole_number_or_none
 from hybridsearch.backends import Fingerprint
 from hybridsearch.documents import Document
 from hybridsearch.encoders.batching import Task, count_tokens, cut_notes, max_tokens, token_lengths
@@ -40,6 +40,9 @@ class ModelEncoder(ABC, Generic[V]):
     def __init__(
         self, model: LazyModel, settings: Mapping[str, Any], batch_tokens: int | None, cache: bool | str | Path
     ) -> None:
+        for name in ("query_prompt", "document_prompt"):
+            if settings.get(name) is not None:
+                _check_prompt(name, settings[name])
         self.model = model
         self._settings = {name: value for name, value in settings.items() if value is not None}
         self._read = reader(settings["template"])
@@ -138,6 +141,12 @@ def around_blanks(
         return list(found.values())
     empty = blank()
     return [found.get(number, empty) for number in range(len(texts))]
+
+
+def _check_prompt(name: str, prompt: object) -> None:
+    """Raises InvalidArgumentError unless a prompt is a string that a tokenizer can read."""
+    if not isinstance(prompt, str) or any("\ud800" <= character <= "\udfff" for character in prompt):
+        raise InvalidArgumentError(f"{name} is a text of valid Unicode, such as 'query: ', not {shown(prompt)}.")
 
 
 def check_texts(texts: Sequence[str]) -> None:

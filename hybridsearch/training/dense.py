@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 from hybridsearch.arguments import one_of
 from hybridsearch.documents import Document
 from hybridsearch.encoders.dense import Dense
-from hybridsearch.encoders.models import LazyModel
+from hybridsearch.encoders.models import LazyModel, set_padding
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.evaluation.datasets import Dataset
 from hybridsearch.training.distill import Teacher, name_of
 from hybridsearch.training.loss_objects import LossObject
 from hybridsearch.training.measure.evaluators import Dev, Spec
-from hybridsearch.training.models.loading import hub_name, quiet, set_padding, set_prompts
+from hybridsearch.training.models.loading import hub_name, quiet, set_prompts
 from hybridsearch.training.models.lora import LoraSettings, add_adapters, merge_adapters, thaw_adapters
 from hybridsearch.training.runs.run import TrainingResult
 from hybridsearch.training.runs.steps import Steps, prompts_of_columns

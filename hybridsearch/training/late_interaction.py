@@ -12,7 +12,7 @@ from hybridsearch.documents import Document
 from hybridsearch.encoders import Encoder
 from hybridsearch.encoders.dense import Dense
 from hybridsearch.encoders.model_folders import family_of, find_model
-from hybridsearch.encoders.models import LazyModel
+from hybridsearch.encoders.models import LazyModel, set_padding
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.evaluation.datasets import Dataset
 from hybridsearch.evaluation.pipeline import Pipeline
@@ -21,7 +21,7 @@ from hybridsearch.search import HybridSearch
 from hybridsearch.training.distill import Teacher
 from hybridsearch.training.loss_objects import LossObject
 from hybridsearch.training.measure.evaluators import Dev, Spec
-from hybridsearch.training.models.loading import hub_name, quiet, set_padding, set_prompts
+from hybridsearch.training.models.loading import hub_name, quiet, set_prompts
 from hybridsearch.training.models.lora import LoraSettings, add_adapters, merge_adapters, thaw_adapters
 from hybridsearch.training.runs.run import TrainingResult
 from hybridsearch.training.runs.steps import Steps, prompts_of_columns

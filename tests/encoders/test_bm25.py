@@ -164,6 +164,7 @@ def test_nothing_divides_by_zero_where_all_documents_are_empty() -> None:
         {"language": "klingon"},
         {"stop_words": "the"},
         {"stop_words": [1]},
+        {"stop_words": None},
         {"stemming": "no"},
         {"bigrams": None},
     ],

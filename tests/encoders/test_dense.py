@@ -105,6 +105,12 @@ def test_the_models_default_prompt_is_used(minilm: str, tmp_path: Path) -> None:
     close(Dense(folder).encode_documents(TEXTS).array, theirs.encode_document(TEXTS, normalize_embeddings=True))
 
 
+@pytest.mark.parametrize("wrong", [{"query_prompt": 5}, {"document_prompt": "\ud800"}, {"normalize": "no"}])
+def test_prompts_and_normalize_of_another_type_are_refused(minilm: str, wrong: dict[str, Any]) -> None:
+    with pytest.raises(InvalidArgumentError, match=next(iter(wrong))):
+        Dense(minilm, **wrong)
+
+
 def test_given_prompts_replace_the_models(minilm: str, model: Any) -> None:
     ours = Dense(minilm, query_prompt="query: ", document_prompt="passage: ")
     close(ours.encode_documents(TEXTS).array, model.encode_document(TEXTS, prompt="passage: "))

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from hybridsearch.documents import Document
@@ -152,6 +153,43 @@ def test_weights_that_no_vector_depends_on_may_be_lacking(minilm: str, tmp_path:
     assert Dense(folder).encode_queries(["wing"])[0].tolist() == expected.tolist()
 
 
+def test_a_model_without_its_tokenizer_is_refused_because_each_word_would_be_unknown(copy: Path) -> None:
+    for file in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt"):
+        (copy / file).unlink()
+    with pytest.raises(ModelNotFoundError, match="lacks the files of its tokenizer"):
+        Dense(copy).encode_queries(["wing"])
+
+
+def test_a_decoder_without_a_padding_token_pads_with_its_end_token(tmp_path: Path, minilm: str) -> None:
+    import transformers
+
+    config = transformers.GPT2Config(
+        vocab_size=30522, n_embd=16, n_layer=1, n_head=2, n_positions=64, bos_token_id=101, eos_token_id=102
+    )
+    transformers.GPT2Model(config).save_pretrained(tmp_path)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(minilm)
+    tokenizer.pad_token, tokenizer.eos_token = None, "[SEP]"
+    tokenizer.save_pretrained(tmp_path)
+    texts = ["a wing", "a much longer text about the heat of a blunt body"]
+    alone = [Dense(tmp_path, cache=False).encode_documents([text]).array[0] for text in texts]
+    np.testing.assert_allclose(Dense(tmp_path, cache=False).encode_documents(texts).array, alone, atol=1e-6)
+
+
+def test_a_tokenizer_that_cannot_pad_is_named(copy: Path) -> None:
+    file = copy / "tokenizer_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"pad_token": None}))
+    (copy / "special_tokens_map.json").unlink()
+    with pytest.raises(InvalidArgumentError, match="has no padding token"):
+        Dense(copy).encode_queries(["wing"])
+
+
+@pytest.mark.parametrize("file", ["modules.json", "config.json"])
+def test_files_of_another_form_are_one_sentence(copy: Path, file: str) -> None:
+    (copy / file).write_text('["no module"]')
+    with pytest.raises(ModelNotFoundError, match="cannot be loaded"):
+        Dense(copy).encode_queries(["wing"])
+
+
 def test_a_model_is_loaded_only_as_what_it_was_saved_as(minilm: str, splade: str) -> None:
     document = Document("wing", "a wing")
     with pytest.raises(InvalidArgumentError, match=r"is a sparse encoder.*hybridsearch\.Sparse"):
@@ -200,6 +238,13 @@ def test_options_outside_their_range_are_refused(options: dict[str, Any]) -> Non
 def test_a_length_beyond_the_models_is_refused(minilm: str) -> None:
     with pytest.raises(InvalidArgumentError, match="at most 512"):
         dense(minilm, max_length=513).get()
+
+
+@pytest.mark.parametrize("length", [1, 2])
+def test_a_length_that_leaves_no_room_for_a_word_is_refused(minilm: str, length: int) -> None:
+    with pytest.raises(InvalidArgumentError, match=r"adds 2 special tokens.*at least 3"):
+        dense(minilm, max_length=length).get()
+    assert dense(minilm, max_length=3).get().max_seq_length == 3
 
 
 def test_max_length_is_set_on_the_loaded_model(minilm: str) -> None:

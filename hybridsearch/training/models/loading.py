@@ -60,13 +60,6 @@ def hub_name(model: Any) -> str | None:
     return model if isinstance(model, str) and not arguments.path("The model", model).exists() else None
 
 
-def set_padding(model: Any) -> None:
-    """Pad with the end-of-text token if the tokenizer has no padding token, as many decoders. The mask hides it."""
-    tokenizer = model.tokenizer
-    if getattr(tokenizer, "pad_token", "") is None:
-        tokenizer.pad_token = tokenizer.eos_token
-
-
 def set_prompts(model: Any, prompts: str | Mapping[str, str]) -> None:
     """Set the texts that a model puts before queries and documents, as `hybridsearch.train_dense` takes them.
 
