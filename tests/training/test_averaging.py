@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -77,3 +78,15 @@ def test_models_that_do_not_fit_together_are_refused(
     assert not new.exists()
     with pytest.raises(InvalidArgumentError, match="is not empty: give a new folder"):
         average_models([tiny_dense, tiny_dense], far)
+
+
+def test_a_model_that_lacks_weights_is_refused_because_they_would_be_random(tiny_dense: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    lacking = Path(shutil.copytree(tiny_dense, tmp_path / "lacking"))
+    (file,) = lacking.rglob("model.safetensors")
+    kept = {name: weight for name, weight in load_file(file).items() if "layer.0.output" not in name}
+    save_file(kept, file, metadata={"format": "pt"})
+    with pytest.raises(InvalidArgumentError, match=r"lacks \d+ of its weights \(.*layer\.0\.output"):
+        average_models([lacking, lacking], tmp_path / "new")
+    assert not (tmp_path / "new").exists()

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hybridsearch import arguments
 from hybridsearch.encoders.model_folders import family_of, find_model
+from hybridsearch.encoders.models import LazyModel
 from hybridsearch.errors import InvalidArgumentError
-from hybridsearch.training.models.loading import load_to_train, quiet
+from hybridsearch.training.models.loading import quiet
 
 if TYPE_CHECKING:
     import torch
@@ -40,8 +40,8 @@ def average_models(models: Sequence[str | Path], folder: str | Path, *, trust_re
         The folder.
 
     Raises:
-        InvalidArgumentError: There is only one model, the folder is not empty, or the models are language models or do
-            not come from the same model.
+        InvalidArgumentError: There is only one model, the folder is not empty, a model lacks weights, or the models are
+            language models or do not come from the same model.
         ModelNotFoundError: There is no such model, or it cannot be loaded.
     """
     place = arguments.new_folder("folder", folder)
@@ -55,12 +55,16 @@ def average_models(models: Sequence[str | Path], folder: str | Path, *, trust_re
             f"{', '.join(map(str, models))} are not of one kind: give sentence-transformers models that came "
             "from the same model."
         )
-    load = partial(load_to_train, family=family, trust_remote_code=trust_remote_code, seed=0)
-    averaged = load(found[0])
+    options: dict[str, Any] = {
+        "runtime": "torch",
+        "model_kwargs": {"dtype": "float32"},
+        "trust_remote_code": trust_remote_code,
+    }
+    averaged = LazyModel(found[0], family, **options).get()
     weights = averaged.state_dict()
     total = {name: one.double() for name, one in weights.items() if one.is_floating_point()}
     for model, place_of_model in zip(models[1:], found[1:], strict=True):
-        of_model = load(place_of_model).state_dict()
+        of_model = LazyModel(place_of_model, family, **options).get().state_dict()
         if {name: one.shape for name, one in of_model.items()} != {name: one.shape for name, one in weights.items()}:
             raise InvalidArgumentError(
                 f"{model} and {models[0]} have weights of other names or shapes: give models that were trained "
