@@ -98,6 +98,7 @@ class Explanation:
             If the retriever reads passages, the tokens are of the passage that it ranks best.
         passages: Passages of the document that were found, best first. Empty for an index without passages.
         boosts: Factor that each boost gave the score, by the boost's name.
+        min_score: Least score of a hit, or of a retriever by its name, that the search asked for. None without one.
         likeness: Most similar hit that MMR put before this hit. None without MMR.
         group: Value of the field that groups the hits. None without groups.
         grouped: Ids of the other documents of the group among the candidates, best first.
@@ -118,6 +119,7 @@ class Explanation:
     rank: int | None
     passages: Sequence[PassageHit] = ()
     boosts: Mapping[str, float] = field(default_factory=dict)
+    min_score: float | Mapping[str, float] | None = None
     likeness: Likeness | None = None
     group: Any = None
     grouped: tuple[str, ...] = ()
@@ -142,6 +144,7 @@ class Explanation:
             "terms": {name: dict(terms) for name, terms in self.terms.items()},
             **_passages_to_dict(self.passages),
             **_selected_to_dict(self),
+            **_limits_to_dict(self.min_score),
             **({"blend": self.blend} if self.blend else {}),
             **({"matches": [asdict(one) for one in self.matches]} if self.matches else {}),
             **({"token_matches": of_retrievers} if of_retrievers else {}),
@@ -168,6 +171,9 @@ class Explanation:
             yield f"  fused score {self.fused_score:.6g} = {self.fusion}"
         for boost, factor in self.boosts.items():
             yield f"  times {factor:.4g} by {boost}"
+        limits = self.min_score if isinstance(self.min_score, Mapping) else {}
+        if self.min_score is not None and not limits:
+            yield f"  not below the min_score {self.min_score:g}"
         if self.likeness is not None:
             yield f"  similarity {self.likeness.similarity:.3f} to {self.likeness.to}, which MMR put before it"
         if self.group is not None:
@@ -180,7 +186,8 @@ class Explanation:
         for name in dict.fromkeys([*self.retrievers, *self.terms]):
             place = "not listed"
             if hit := self.retrievers.get(name):
-                place = f"rank {hit.rank}, score {hit.score:.4f}, adds {hit.contribution:.6g}"
+                least = f" (min_score {limits[name]:g})" if name in limits else ""
+                place = f"rank {hit.rank}, score {hit.score:.4f}{least}, adds {hit.contribution:.6g}"
             yield f"  {name}: {place}"
             if terms := self.terms.get(name):
                 yield "    " + ", ".join(f"{term} {weight:.3f}" for term, weight in terms.items())
@@ -655,6 +662,10 @@ def _selected_to_dict(hit: Hit | Explanation) -> dict[str, Any]:
     if hit.group is not None:
         found |= {"group": hit.group, "grouped": list(hit.grouped)}
     return found
+
+
+def _limits_to_dict(min_score: float | Mapping[str, float] | None) -> dict[str, Any]:
+    return {} if min_score is None else {"min_score": dict(min_score) if isinstance(min_score, Mapping) else min_score}
 
 
 def _retrievers_to_dict(retrievers: Mapping[str, RetrieverHit]) -> dict[str, dict[str, float]]:

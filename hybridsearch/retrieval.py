@@ -526,6 +526,7 @@ class Plan:
                 rank=hit.rank,
                 passages=hit.passages,
                 boosts=hit.boosts,
+                min_score=self.selection.least or self.selection.min_score,
                 likeness=hit.likeness,
                 group=hit.group,
                 grouped=hit.grouped,

@@ -141,7 +141,10 @@ def test_a_boost_of_your_own_is_named_by_its_class_and_its_errors_name_the_docum
 def test_hits_below_the_least_score_are_left_out(search: hs.HybridSearch) -> None:
     results = search.search("wing flow")
     least = results[2].score
-    assert search.search("wing flow", min_score=least).ids == results.ids[:3]
+    found = search.search("wing flow", min_score=least)
+    assert found.ids == results.ids[:3]
+    assert f"  not below the min_score {least:g}" in str(found[0].explain()).splitlines()
+    assert (found[0].explain().to_dict()["min_score"], "min_score" in results[0].explain().to_dict()) == (least, False)
     assert search.search("wing flow", min_score=2.0).ids == []
 
 
@@ -164,7 +167,9 @@ def test_a_retriever_does_not_find_what_is_below_its_least_score(search: hs.Hybr
     third = results[2].retrievers["bm25"].score
     few = search.search("wing flow", min_score={"bm25": third})
     assert few.ids == [hit.id for hit in results if hit.retrievers["bm25"].score >= third]
-    assert few[0].explain().fused_rank == 1
+    explanation = few[0].explain()
+    assert (explanation.fused_rank, explanation.to_dict()["min_score"]) == (1, {"bm25": third})
+    assert f"(min_score {third:g}), adds" in str(explanation)
     none = search.search("wing flow", min_score={"bm25": 99})
     assert (none.ids, few.notes) == ([], ())
     highest = results[0].retrievers["bm25"].score

@@ -107,6 +107,9 @@ class Explanation(Selected):
     fusion: str
     retrievers: dict[str, RetrieverHit]
     terms: dict[str, dict[str, float]] = Field(description="Matched terms by retriever, with what each adds.")
+    min_score: float | dict[str, float] | None = Field(
+        default=None, description="Least score of a hit, or of a retriever by its name, that the search asked for."
+    )
     blend: float = Field(default=0.0, description="Weight of the fused score in the score after reranking.")
     matches: list[TokenMatch] = Field(default=[], description="Tokens that a late-interaction reranker matched.")
     token_matches: dict[str, list[TokenMatch]] = Field(
