@@ -351,8 +351,8 @@ def _check_weights(folder: Path, model: Any, lacking: Collection[str]) -> None:
 
 def _check_vocabulary(folder: Path, model: Any) -> None:
     """Raises ModelNotFoundError if the tokenizer knows no word, because transformers made one without its files."""
-    tokenizer = model.tokenizer
-    if len(tokenizer) <= len(set(getattr(tokenizer, "all_special_ids", ()))):
+    special = getattr(model.tokenizer, "all_special_ids", None)  # only tokenizers of transformers have it
+    if special is not None and len(model.tokenizer) <= len(set(special)):
         raise ModelNotFoundError(
             f"The model in {folder} lacks the files of its tokenizer (such as tokenizer.json), so it would read each "
             "word as unknown: give a complete model, saved by save_pretrained."

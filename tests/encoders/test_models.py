@@ -160,6 +160,19 @@ def test_a_model_without_its_tokenizer_is_refused_because_each_word_would_be_unk
         Dense(copy).encode_queries(["wing"])
 
 
+def test_a_model_of_word_vectors_has_a_tokenizer_of_its_own_kind(minilm: str, tmp_path: Path) -> None:
+    import tokenizers
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+
+    words = tokenizers.Tokenizer.from_file(str(Path(minilm) / "tokenizer.json"))
+    model = SentenceTransformer(modules=[StaticEmbedding(words, embedding_dim=8)], device="cpu")
+    model.save_pretrained(str(tmp_path))
+    texts = ["lift of a wing", "heat"]
+    expected = model.encode(texts, normalize_embeddings=True)
+    np.testing.assert_allclose(Dense(tmp_path).encode_documents(texts).array, expected, atol=1e-6)
+
+
 def test_a_decoder_without_a_padding_token_pads_with_its_end_token(tmp_path: Path, minilm: str) -> None:
     import transformers
 
