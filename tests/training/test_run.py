@@ -9,6 +9,7 @@ import re
 import signal
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 from types import SimpleNamespace
@@ -84,6 +85,16 @@ def train(tiny_dense: Path, tiny_pairs: list[dict[str, str]], tmp_path: Path) ->
         ), model
 
     return run
+
+
+@pytest.mark.parametrize("evaluate", [True, False])
+def test_a_run_in_which_no_row_has_another_to_be_compared_with_says_that_it_learned_nothing(
+    train: Callable[..., tuple[History, Any]], tiny_pairs: list[dict[str, str]], evaluate: bool
+) -> None:
+    alone = replace(SETTINGS, batch_size=1, max_steps=4)
+    with pytest.warns(UserWarning, match="The loss was 0 at every step, so the model learned nothing"):
+        train("alone", mixture(tiny_pairs)[:1], alone, evaluate)
+    train("together", mixture(tiny_pairs)[:1], replace(alone, batch_size=2), evaluate)  # a warning would be an error
 
 
 def test_a_killed_run_goes_on_with_the_same_steps_to_the_same_weights(

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from hybridsearch import arguments
 from hybridsearch.encoders.models import LazyModel
 from hybridsearch.errors import InvalidArgumentError, TrainingError
+from hybridsearch.messages import warn
 from hybridsearch.training.data import TrainingData
 from hybridsearch.training.libraries import check_libraries, is_installed
 from hybridsearch.training.measure.report import Report, write_report
@@ -175,6 +176,14 @@ def fit(
                 finish(model)
             model.save_pretrained(str(output))
             record.write(status="finished", resumed_at=resumed_at, history=history.to_dict())
+            logged = [
+                entry[name] for entry in trainer.state.log_history for name in ("loss", "train_loss") if name in entry
+            ]
+            if logged and not any(logged):
+                warn(
+                    "The loss was 0 at every step, so the model learned nothing. Most losses compare the rows of a "
+                    "batch: give more rows that differ, a larger batch_size, or hard_negatives."
+                )
         trainer.accelerator.wait_for_everyone()
     return history
 
