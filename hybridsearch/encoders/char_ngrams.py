@@ -153,11 +153,14 @@ class CharNGrams:
 
     def _places(self, text: str, wanted: Collection[str]) -> list[Place]:
         places: list[Place] = []
+        known: dict[str, list[str]] = {}  # a text repeats half of its words
         for match in _WORD.finditer(text) if wanted else ():
-            ngrams = self.tokenize(match.group())
-            found = [ngram for ngram in dict.fromkeys(ngrams) if ngram in wanted]
-            if found and 3 * len(found) >= len(set(ngrams)):
-                places += [Place(match.start(), match.end(), ngram) for ngram in found]
+            word = match.group()
+            if word not in known:
+                ngrams = dict.fromkeys(self.tokenize(word))
+                found = [ngram for ngram in ngrams if ngram in wanted]
+                known[word] = found if 3 * len(found) >= len(ngrams) else []
+            places += [Place(match.start(), match.end(), ngram) for ngram in known[word]]
         return places
 
     def _ngrams(self, word: str) -> list[str]:
