@@ -203,7 +203,8 @@ class BM25:
 
         Returns:
             For each text, its distinct terms in the order of first occurrence, with their counts as weights. The terms
-            of synonyms follow the words that they stand for. They share half the weight of these words.
+            of synonyms follow the words that they stand for. The terms of each synonym share half the weight of these
+            words.
 
         Raises:
             InvalidArgumentError: `texts` is not a sequence of strings.

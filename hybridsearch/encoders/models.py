@@ -99,6 +99,7 @@ class LazyModel:
                 "max_length, device, precision, runtime, model_kwargs and revision need a model that is given by "
                 f"name: set them on the {family} object, or give the model's name."
             )
+        set_padding(model)
         self._model = model
 
     def written(self, **settings: Any) -> str:
@@ -264,7 +265,7 @@ class LazyModel:
         except Exception as error:  # a damaged folder may make the loaders raise anything
             raise unloadable(folder, error) from error
         _check_weights(folder, model, lacking)
-        _check_vocabulary(folder, model)
+        check_vocabulary(folder, model)
         set_padding(model)
         if self._to_search:
             warn_of_untrained(folder)
@@ -281,7 +282,13 @@ class LazyModel:
                     f"max_length is {self._max_length}, but the model {self.name!r} adds {added} special tokens, so "
                     f"no words would be read: give at least {added + texts}, and more for useful results."
                 )
-            model.max_seq_length = self._max_length
+            try:
+                model.max_seq_length = self._max_length
+            except AttributeError:  # word vectors
+                raise InvalidArgumentError(
+                    f"max_length is {self._max_length}, but the model {self.name!r} always reads whole texts: leave "
+                    "max_length out."
+                ) from None
             if self.family == "MultiVectorEncoder":
                 model[0].document_length = self._max_length  # a model may have a limit for each task
         way = self.way()
@@ -295,7 +302,7 @@ def set_padding(model: Any) -> None:
 
     Raises InvalidArgumentError if the tokenizer has neither.
     """
-    tokenizer = model.tokenizer
+    tokenizer: Any = getattr(model, "tokenizer", None)
     if getattr(tokenizer, "pad_token", "") is None:
         if tokenizer.eos_token is None:
             raise InvalidArgumentError(
@@ -303,6 +310,9 @@ def set_padding(model: Any) -> None:
                 "lengths cannot share a batch: set pad_token in its tokenizer_config.json."
             )
         tokenizer.pad_token = tokenizer.eos_token
+    config: Any = getattr(model, "config", None) if hasattr(model, "num_labels") else None
+    if getattr(config, "pad_token_id", 0) is None:
+        config.pad_token_id = tokenizer.pad_token_id  # by which a cross-encoder finds the last token
 
 
 class _Torch:
@@ -349,10 +359,11 @@ def _check_weights(folder: Path, model: Any, lacking: Collection[str]) -> None:
         )
 
 
-def _check_vocabulary(folder: Path, model: Any) -> None:
+def check_vocabulary(folder: Path, model: Any) -> None:
     """Raises ModelNotFoundError if the tokenizer knows no word, because transformers made one without its files."""
-    special = getattr(model.tokenizer, "all_special_ids", None)  # only tokenizers of transformers have it
-    if special is not None and len(model.tokenizer) <= len(set(special)):
+    tokenizer: Any = getattr(model, "tokenizer", None)
+    special = getattr(tokenizer, "all_special_ids", None)  # only tokenizers of transformers have it
+    if special is not None and len(tokenizer) <= len(set(special)):
         raise ModelNotFoundError(
             f"The model in {folder} lacks the files of its tokenizer (such as tokenizer.json), so it would read each "
             "word as unknown: give a complete model, saved by save_pretrained."
@@ -361,8 +372,8 @@ def _check_vocabulary(folder: Path, model: Any) -> None:
 
 def _special_tokens(model: Any, texts: int) -> int:
     """Number of tokens that the tokenizer puts around one text or two texts. 0 if it is not from Hugging Face."""
-    count = getattr(model.tokenizer, "num_special_tokens_to_add", None)
-    return 0 if count is None else int(count(pair=texts == 2))
+    count = getattr(getattr(model, "tokenizer", None), "num_special_tokens_to_add", None)
+    return 0 if count is None else int(count(texts == 2))
 
 
 def _without_new_projection(model: Any) -> Any:

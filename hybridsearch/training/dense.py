@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 from hybridsearch.arguments import one_of
 from hybridsearch.documents import Document
 from hybridsearch.encoders.dense import Dense
-from hybridsearch.encoders.models import LazyModel, set_padding
+from hybridsearch.encoders.models import LazyModel
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.evaluation.datasets import Dataset
 from hybridsearch.training.distill import Teacher, name_of
@@ -175,7 +175,6 @@ def load_model(
     with quiet():
         loaded = lazy.get()
     thaw_adapters(loaded)
-    set_padding(loaded)
     if pooling is not None:
         _set_pooling(loaded, pooling)
     if prompts is not None:

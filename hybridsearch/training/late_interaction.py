@@ -12,7 +12,7 @@ from hybridsearch.documents import Document
 from hybridsearch.encoders import Encoder
 from hybridsearch.encoders.dense import Dense
 from hybridsearch.encoders.model_folders import family_of, find_model
-from hybridsearch.encoders.models import LazyModel, set_padding
+from hybridsearch.encoders.models import LazyModel
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.evaluation.datasets import Dataset
 from hybridsearch.evaluation.pipeline import Pipeline
@@ -161,7 +161,6 @@ def load_late_interaction(model: str | Path | MultiVectorEncoder, *, trust_remot
     with quiet():
         loaded = LazyModel(model, "MultiVectorEncoder", **options).get()
     thaw_adapters(loaded)
-    set_padding(loaded)
     if name := hub_name(model):
         loaded.model_card_data.base_model = name
     return loaded

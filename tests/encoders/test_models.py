@@ -171,21 +171,44 @@ def test_a_model_of_word_vectors_has_a_tokenizer_of_its_own_kind(minilm: str, tm
     texts = ["lift of a wing", "heat"]
     expected = model.encode(texts, normalize_embeddings=True)
     np.testing.assert_allclose(Dense(tmp_path).encode_documents(texts).array, expected, atol=1e-6)
+    with pytest.raises(InvalidArgumentError, match=r"max_length is 64, but .* always reads whole texts"):
+        Dense(tmp_path, max_length=64).encode_documents(texts)
 
 
-def test_a_decoder_without_a_padding_token_pads_with_its_end_token(tmp_path: Path, minilm: str) -> None:
+def decoder(minilm: str, folder: Path, architecture: str) -> Path:
+    """A small GPT-2 whose tokenizer has no padding token."""
     import transformers
 
     config = transformers.GPT2Config(
-        vocab_size=30522, n_embd=16, n_layer=1, n_head=2, n_positions=64, bos_token_id=101, eos_token_id=102
+        vocab_size=30522, n_embd=16, n_layer=1, n_head=2, bos_token_id=101, eos_token_id=102, num_labels=1
     )
-    transformers.GPT2Model(config).save_pretrained(tmp_path)
+    getattr(transformers, architecture)(config).save_pretrained(folder)
     tokenizer = transformers.AutoTokenizer.from_pretrained(minilm)
     tokenizer.pad_token, tokenizer.eos_token = None, "[SEP]"
-    tokenizer.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize("as_object", [False, True])
+def test_a_decoder_without_a_padding_token_pads_with_its_end_token(
+    tmp_path: Path, minilm: str, as_object: bool
+) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    folder = decoder(minilm, tmp_path, "GPT2Model")
     texts = ["a wing", "a much longer text about the heat of a blunt body"]
-    alone = [Dense(tmp_path, cache=False).encode_documents([text]).array[0] for text in texts]
-    np.testing.assert_allclose(Dense(tmp_path, cache=False).encode_documents(texts).array, alone, atol=1e-6)
+    model = SentenceTransformer(str(folder), device="cpu") if as_object else folder
+    alone = [Dense(folder, cache=False).encode_documents([text]).array[0] for text in texts]
+    np.testing.assert_allclose(Dense(model, cache=False).encode_documents(texts).array, alone, atol=1e-6)
+
+
+def test_a_reranker_without_a_padding_token_scores_long_and_short_pairs_together(tmp_path: Path, minilm: str) -> None:
+    folder = decoder(minilm, tmp_path, "GPT2ForSequenceClassification")
+    documents = [Document("1", "a wing"), Document("2", "a much longer text about the heat of a blunt body")]
+    (together,) = CrossEncoderReranker(folder).rerank(["lift"], [documents])
+    alone = [CrossEncoderReranker(folder).rerank(["lift"], [[document]])[0][0] for document in documents]
+    np.testing.assert_allclose(together, alone, atol=1e-6)
+    assert alone[0] != alone[1]
 
 
 def test_a_tokenizer_that_cannot_pad_is_named(copy: Path) -> None:

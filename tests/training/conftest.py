@@ -220,6 +220,31 @@ def tiny_reranker(tiny_bert: dict[str, Any], tiny_tokenizer: Path, tmp_path_fact
     return folder
 
 
+@pytest.fixture(scope="session")
+def tiny_decoder(tiny_tokenizer: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a decoder language model with random weights and no token to pad with."""
+    import torch
+    import transformers
+
+    folder = tmp_path_factory.mktemp("decoder")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_tokenizer)
+    tokenizer.add_special_tokens({"eos_token": "[SEP]"})
+    config = transformers.LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        max_position_embeddings=64,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        transformers.LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.pad_token = None
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
 def _save_bert(architecture: Any, settings: dict[str, Any], tokenizer: Path, folder: Path) -> Path:
     """A model of `architecture` with random weights, the same in each run, and the tokenizer in the folder."""
     import torch

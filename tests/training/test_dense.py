@@ -24,31 +24,6 @@ pytest.importorskip("datasets", reason="pip install 'hybridsearch[training]'")
 SETTINGS = TrainingSettings(epochs=1, batch_size=8, learning_rate=1e-3)
 
 
-@pytest.fixture(scope="module")
-def tiny_decoder(tiny_tokenizer: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a decoder language model with random weights and no token to pad with."""
-    import torch
-    import transformers
-
-    folder = tmp_path_factory.mktemp("decoder")
-    tokenizer = transformers.AutoTokenizer.from_pretrained(tiny_tokenizer)
-    tokenizer.add_special_tokens({"eos_token": "[SEP]"})
-    config = transformers.LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        max_position_embeddings=64,
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        transformers.LlamaForCausalLM(config).save_pretrained(folder)
-    tokenizer.pad_token = None
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
 def test_queries_with_judgements_make_a_better_model_and_a_report(
     tiny_dense: Path, tiny_dataset: hs.Dataset, other_questions: hs.Dataset, tmp_path: Path
 ) -> None:

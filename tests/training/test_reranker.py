@@ -56,6 +56,17 @@ def test_mined_negatives_train_a_reranker_that_is_judged_end_to_end(
     assert (result.path / "report.md").exists()
 
 
+def test_a_decoder_without_a_padding_token_becomes_a_reranker(
+    tiny_decoder: Path, tuples: TrainingData, tmp_path: Path
+) -> None:
+    result = train(tiny_decoder, tuples, tmp_path / "out", settings=replace(SETTINGS, max_steps=1))
+    documents = [hs.Document("short", "lift"), hs.Document("long", "lift grows with the angle of a wing")]
+    reranker = hs.CrossEncoderReranker(result.path)
+    (together,) = reranker.rerank(["What is lift?"], [documents])
+    alone = [reranker.rerank(["What is lift?"], [[document]])[0][0] for document in documents]
+    assert together.tolist() == pytest.approx(alone, abs=1e-5)
+
+
 @pytest.mark.parametrize(("loss", "kind"), [("lambda", "lists"), ("bce", "pairs with 0/1"), ("mnr", "tuples")])
 def test_tuples_become_what_the_loss_takes(
     tiny_reranker: Path, tuples: TrainingData, tmp_path: Path, loss: str, kind: str

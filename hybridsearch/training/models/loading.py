@@ -10,6 +10,7 @@ from typing import Any
 
 from hybridsearch import arguments
 from hybridsearch.encoders.model_folders import Family, unloadable
+from hybridsearch.encoders.models import check_vocabulary, set_padding
 from hybridsearch.errors import InvalidArgumentError
 
 
@@ -35,7 +36,7 @@ def load_to_train(
         options: Further arguments of the class.
 
     Raises:
-        ModelNotFoundError: The model cannot be loaded.
+        ModelNotFoundError: The model cannot be loaded, or lacks its tokenizer.
     """
     import sentence_transformers
     import torch
@@ -44,7 +45,7 @@ def load_to_train(
     try:
         with quiet(), torch.random.fork_rng():
             torch.manual_seed(seed)
-            return getattr(sentence_transformers, family)(
+            model = getattr(sentence_transformers, family)(
                 str(folder),
                 model_kwargs={"use_safetensors": True, "dtype": torch.float32, **(model_kwargs or {})},
                 trust_remote_code=trust_remote_code,
@@ -53,6 +54,9 @@ def load_to_train(
             )
     except Exception as error:  # whatever a damaged or foreign folder makes the loaders raise
         raise unloadable(folder, error) from error
+    check_vocabulary(folder, model)
+    set_padding(model)
+    return model
 
 
 def hub_name(model: Any) -> str | None:
