@@ -97,6 +97,21 @@ def test_a_run_in_which_no_row_has_another_to_be_compared_with_says_that_it_lear
     train("together", mixture(tiny_pairs)[:1], replace(alone, batch_size=2), evaluate)  # a warning would be an error
 
 
+@pytest.mark.parametrize("size", [10_000, 300_000])
+def test_a_run_on_a_full_disk_says_so_and_goes_on_when_there_is_room(
+    train: Callable[..., tuple[History, Any]], size: int
+) -> None:
+    resource = pytest.importorskip("resource", reason="only Unix limits the size of files")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        with pytest.raises(TrainingError, match=r"The run cannot be written to .*output \(.*Free space, then go on"):
+            train()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert train(settings=replace(SETTINGS, resume=True))[0].steps == train("whole")[0].steps
+
+
 def test_a_killed_run_goes_on_with_the_same_steps_to_the_same_weights(
     train: Callable[..., tuple[History, Any]], tiny_pairs: list[dict[str, str]]
 ) -> None:

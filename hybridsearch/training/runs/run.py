@@ -10,10 +10,12 @@ All training goes through `fit`, which calls the trainers of sentence-transforme
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import shlex
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -119,8 +121,8 @@ def fit(
     Raises:
         InvalidArgumentError: The folder holds another run, or a run and `settings.resume` is not set. Or there are no
             data, a tracker is not installed, a callback is none, or there is patience without an evaluator.
-        TrainingError: The loss is NaN or infinite, the memory of the GPU is too small, or the model hub cannot be
-            reached.
+        TrainingError: The loss is NaN or infinite, the memory of the GPU is too small, a file cannot be written, or the
+            model hub cannot be reached.
         MissingExtraError: A library of the extra "training" is not installed.
     """
     check_libraries()
@@ -168,13 +170,15 @@ def fit(
         )
         if trainer.is_world_process_zero():
             record.write(status="running", resumed_at=resumed_at)
-        _train(trainer, checkpoint, settings)
+        with _room_for(output):
+            _train(trainer, checkpoint, settings)
         trainer.accelerator.unwrap_model(trainer.model, keep_fp32_wrapper=False)  # encode in fp32 again
         history = _history(trainer, resumed_at, settings)
         if trainer.is_world_process_zero():
             if finish is not None:
                 finish(model)
-            model.save_pretrained(str(output))
+            with _room_for(output):
+                model.save_pretrained(str(output))
             record.write(status="finished", resumed_at=resumed_at, history=history.to_dict())
             logged = [
                 entry[name] for entry in trainer.state.log_history for name in ("loss", "train_loss") if name in entry
@@ -321,6 +325,21 @@ def _train(trainer: Any, checkpoint: Path | None, settings: TrainingSettings) ->
         raise TrainingError(
             f"The memory of the GPU is too small for a batch of {settings.batch_size} rows. Lower batch_size (and "
             "raise accumulation), set gradient_checkpointing, lower max_length, or take a cached loss."
+        ) from error
+
+
+@contextmanager
+def _room_for(output: Path) -> Iterator[None]:
+    """Raises TrainingError if there is no room for a file. safetensors and torch have no type of error for it."""
+    try:
+        yield
+    except Exception as error:
+        is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        if not is_full and "I/O error" not in str(error) and "inline_container" not in str(error):
+            raise
+        raise TrainingError(
+            f"The run cannot be written to {output} ({str(error).strip()}). Free space, then go on from the last "
+            "checkpoint with resume, or give another folder."
         ) from error
 
 
