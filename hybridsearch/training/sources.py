@@ -128,12 +128,14 @@ def gather(
 
     Raises:
         InvalidArgumentError: All training rows have queries of dev, test or an evaluator, or all queries of dev are in
-            test, or a source cannot be read (`read_training_data`).
+            test, or `test` has no documents or no relevant ones, or a source cannot be read (`read_training_data`).
         DocumentError: A row of the data is malformed.
         DatasetNotFoundError: There is no such data set.
         MissingExtraError: A library that reads the source is not installed.
     """
     judged = test if isinstance(test, Dataset) or test is None else load_one(test, "test")
+    if judged is not None:
+        _check_test(judged)
     corpus = _documents(corpus)
     parts = [(name, part, _judged(part)) for name, part in _parts(data)]
     for _, part, dataset in parts:
@@ -356,6 +358,17 @@ def _texts_asked(dataset: Dataset) -> dict[str, str]:
     """The normalised texts, by id, of the queries that have a relevant document."""
     answered = (id for id, grades in dataset.qrels.items() if any(grade > 0 for grade in grades.values()))
     return {id: normalized(dataset.queries[id]) for id in answered if id in dataset.queries}
+
+
+def _check_test(test: Dataset) -> None:
+    """Raises InvalidArgumentError if a data set cannot judge any model."""
+    is_judged = any(grade > 0 for grades in test.qrels.values() for grade in grades.values())
+    if test.corpus is None or not is_judged:
+        lacks = "documents" if test.corpus is None else "query with a relevant document"
+        raise InvalidArgumentError(
+            f"The test data {test.name!r} have no {lacks}, so they cannot judge the model. Give other test data, or "
+            "leave out test."
+        )
 
 
 def _own_split(source: object, split: str, training: Dataset) -> Dataset | None:

@@ -88,6 +88,15 @@ def test_questions_of_the_test_set_are_neither_trained_on_nor_held_out(tiny_data
     assert len(sources.training[0]) + len(sources.dev.queries) == 30
 
 
+@pytest.mark.parametrize(("grade", "has_documents"), [(0, True), (-1, True), (1, False)])
+def test_test_data_that_cannot_judge_a_model_are_refused_before_the_training(grade: int, has_documents: bool) -> None:
+    documents = [hs.Document("d", "A force.")] if has_documents else None
+    test = hs.Dataset("held", {"q": "What is lift?"}, {"q": {"d": grade}}, documents)
+    lacks = "query with a relevant document" if has_documents else "documents"
+    with pytest.raises(InvalidArgumentError, match=f"The test data 'held' have no {lacks}"):
+        gather([{"anchor": "What is drag?", "positive": "A force."}], test=test)
+
+
 def test_data_that_ask_nothing_else_than_the_test_set_are_refused(tiny_dataset: hs.Dataset) -> None:
     with pytest.raises(InvalidArgumentError, match="All rows of 'tiny' have questions of dev, test or an evaluator"):
         gather(tiny_dataset, test=tiny_dataset)
