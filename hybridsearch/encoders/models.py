@@ -275,13 +275,7 @@ class LazyModel:
                 raise InvalidArgumentError(
                     f"max_length is {self._max_length}, but the model {self.name!r} reads at most {limit} tokens."
                 )
-            texts = 2 if self.family == "CrossEncoder" else 1
-            added = _special_tokens(model, texts)
-            if self._max_length < added + texts:
-                raise InvalidArgumentError(
-                    f"max_length is {self._max_length}, but the model {self.name!r} adds {added} special tokens, so "
-                    f"no words would be read: give at least {added + texts}, and more for useful results."
-                )
+            check_length(model, self._max_length, self.name)
             try:
                 model.max_seq_length = self._max_length
             except AttributeError:  # word vectors
@@ -370,10 +364,16 @@ def check_vocabulary(folder: Path, model: Any) -> None:
         )
 
 
-def _special_tokens(model: Any, texts: int) -> int:
-    """Number of tokens that the tokenizer puts around one text or two texts. 0 if it is not from Hugging Face."""
+def check_length(model: Any, length: int, name: str) -> None:
+    """Raises InvalidArgumentError if the special tokens of a model leave no room for a word of each text."""
     count = getattr(getattr(model, "tokenizer", None), "num_special_tokens_to_add", None)
-    return 0 if count is None else int(count(texts == 2))
+    texts = 2 if hasattr(model, "num_labels") else 1  # a cross-encoder reads pairs
+    added = 0 if count is None else int(count(texts == 2))
+    if length < added + texts:
+        raise InvalidArgumentError(
+            f"max_length is {length}, but the model {name!r} adds {added} special tokens, so no words would be read: "
+            f"give at least {added + texts}, and more for useful results."
+        )
 
 
 def _without_new_projection(model: Any) -> Any:

@@ -112,6 +112,11 @@ def test_a_run_on_a_full_disk_says_so_and_goes_on_when_there_is_room(
     assert train(settings=replace(SETTINGS, resume=True))[0].steps == train("whole")[0].steps
 
 
+def test_a_length_that_leaves_no_room_for_a_word_is_refused(train: Callable[..., tuple[History, Any]]) -> None:
+    with pytest.raises(InvalidArgumentError, match=r"max_length is 2, but .* adds 2 special tokens.*at least 3"):
+        train(settings=replace(SETTINGS, max_length=2))
+
+
 def test_a_killed_run_goes_on_with_the_same_steps_to_the_same_weights(
     train: Callable[..., tuple[History, Any]], tiny_pairs: list[dict[str, str]]
 ) -> None:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hybridsearch import arguments
-from hybridsearch.encoders.models import LazyModel
+from hybridsearch.encoders.models import LazyModel, check_length
 from hybridsearch.errors import InvalidArgumentError, TrainingError
 from hybridsearch.messages import warn
 from hybridsearch.training.data import TrainingData
@@ -231,13 +231,14 @@ def push(output: Path, name: str) -> str:
 def limit_length(model: Any, tokens: int) -> None:
     """Set the length in tokens of the longest text of a model.
 
-    Raises InvalidArgumentError if it is too long.
+    Raises InvalidArgumentError if it is too long, or leaves no room for a word.
     """
     limit = getattr(getattr(model, "config", None), "max_position_embeddings", None)
     if limit is not None and tokens > limit:
         raise InvalidArgumentError(
             f"max_length is {tokens}, but the model reads at most {limit} tokens. Give at most {limit}."
         )
+    check_length(model, tokens, getattr(model.tokenizer, "name_or_path", type(model).__name__))
     model.max_seq_length = tokens
     for module in model.modules():  # a late-interaction model may have a limit of its own for documents
         if getattr(module, "document_length", None) is not None:
