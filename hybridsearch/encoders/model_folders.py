@@ -195,17 +195,17 @@ def _find_on_hub(names: Sequence[str], folder: Path, revision: str | None) -> Pa
 
 def _described(folder: Path) -> tuple[Any, str, str]:
     """The family, the types of the modules, and the architectures that a model's files name."""
-    modules = " ".join(str(module.get("type")) for module in _modules(folder))
+    modules = " ".join(str(module.get("type")) for module in _read_modules(folder))
     architectures = " ".join(map(str, _read_json(folder / "config.json", {}).get("architectures") or []))
     return _read_json(folder / "config_sentence_transformers.json", {}).get("model_type"), modules, architectures
 
 
 def _module_folders(folder: Path) -> list[Path]:
-    parts = [str(module.get("path") or "") for module in _modules(folder)]
+    parts = [str(module.get("path") or "") for module in _read_modules(folder)]
     return [folder / part for part in parts if part and (folder / part).is_dir()]
 
 
-def _modules(folder: Path) -> list[dict[str, Any]]:
+def _read_modules(folder: Path) -> list[dict[str, Any]]:
     return [module for module in _read_json(folder / "modules.json", []) if isinstance(module, dict)]
 
 

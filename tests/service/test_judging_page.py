@@ -305,7 +305,7 @@ def cross_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     size = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
     config = BertConfig(vocab_size=len(words), max_position_embeddings=64, initializer_range=1.0, num_labels=1, **size)
     BertForSequenceClassification(config).save_pretrained(base)
-    BertTokenizerFast(vocab_file=str(base / "vocab.txt"), model_max_length=64).save_pretrained(base)
+    BertTokenizerFast(vocab=str(base / "vocab.txt"), model_max_length=64).save_pretrained(base)
     sentence_transformers.CrossEncoder(str(base), device="cpu").save_pretrained(str(folder))
     return folder
 
