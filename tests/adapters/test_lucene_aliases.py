@@ -358,8 +358,13 @@ def test_the_engine_and_the_index_are_described(make: Make, filled: Callable[...
     assert facts["engine"].lower() == engine
     version = call(backend.address, "GET", "/_nodes/_all/none")["nodes"].popitem()[1]["version"]
     assert facts["version"] == version
-    health = call(backend.address, "GET", "/_cluster/health")
-    assert (facts["status"], facts["nodes"]) == (health["status"], health["number_of_nodes"])
+
+    def health() -> tuple[str, int]:
+        found = call(backend.address, "GET", "/_cluster/health")
+        return found["status"], found["number_of_nodes"]
+
+    described = (live.describe() for _ in range(50))  # another test changes the status when it makes an index
+    assert any((one["status"], one["nodes"]) == health() for one in described)
     assert (facts["index"], facts["aliases"]) == (backend.address.index, [live.address.index])
     assert (facts["documents"], facts["shards"], facts["replicas"]) == (60, 1, 0)
     assert facts["bytes"] > 1000
