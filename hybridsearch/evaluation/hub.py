@@ -42,7 +42,7 @@ class Layout:
                 found = {path for pattern in patterns for path in self.folder.glob(pattern) if path.is_file()}
                 if found:
                     return sorted(found)
-        except (NotImplementedError, ValueError, OSError) as error:  # for an absolute path or a path that is too long
+        except (RuntimeError, ValueError, OSError) as error:  # for an absolute path or a path that is too long
             raise InvalidArgumentError(
                 f"{self.folder} has no {subset} of the split {split!r:.80}, because a split cannot have this name "
                 f"({str(error)[:200]})."
