@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final, TypeGuard
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from hybridsearch import arguments
 from hybridsearch.answers import Answers
-from hybridsearch.backends import AsyncBackend, Backend, Explainer, Lister, Request
+from hybridsearch.backends import AsyncBackend, Backend, Counted, Explainer, Lister, Request
 from hybridsearch.documents import Document
 from hybridsearch.encoders import Encoder, encode
 from hybridsearch.errors import (
@@ -39,6 +40,7 @@ from hybridsearch.selection import Candidate, Selection
 from hybridsearch.side_by_side import in_a_thread, in_tasks, in_threads
 from hybridsearch.snippets import Finder
 from hybridsearch.vectors import QueryVector, SparseQuery, TextQuery
+from hybridsearch.weighting import BM25Weighting
 
 _LIKENESS: Final = ("dense", "multi_vector", "sparse", "lexical", "text")
 """The kinds of retrievers in the order in which their vectors are taken to compare documents."""
@@ -352,7 +354,7 @@ class Plan:
             if gone := len(tops[i]) - len(candidates[i]):
                 notes.append(f"{number_of(gone, 'document was', 'documents were')} deleted during the search.")
             notes += chooser.notes(rankings[i], candidates[i], chosen)
-            notes = notes or (of_empty if not candidates[i] else [])
+            notes = notes or ([] if candidates[i] else of_empty or list(self._without_weight(requests)))
             names = tuple(answers.rankings)
             results.append(Results(query, hits, names, answers.failures, tuple(notes), timings))
         return results
@@ -364,6 +366,22 @@ class Plan:
         except HybridSearchError:  # the search succeeded, so a note must not end it
             return []
         return [] if there else ["The index is empty." if self.filter is None else "No document matches the filter."]
+
+    def _without_weight(self, requests: Mapping[str, Request]) -> Iterator[str]:
+        """A note on each retriever whose BM25 variant gives no weight to any term that the index has."""
+        for name, request in requests.items():
+            weighting = getattr(self.encoder(name), "weighting", None)
+            if not isinstance(weighting, BM25Weighting) or weighting.variant not in ("robertson", "atire"):
+                continue
+            if isinstance(self.backend, Counted) and isinstance(request.query, SparseQuery):
+                with suppress(HybridSearchError):  # the search succeeded, so a note must not end it
+                    counts, total = self.backend.document_frequencies(name, request.query.terms)
+                    known = np.array([count for count in counts if count])
+                    if len(known) and not weighting.idf(known, total).any():
+                        yield (
+                            f"{name}: each word of the query is in so many documents that the BM25 variant "
+                            f"{weighting.variant!r} gives it no weight. The variant 'lucene' finds them."
+                        )
 
     def _with_passages(
         self, tops: Sequence[Sequence[FusedHit]], answers: Answers, by_query: Sequence[Mapping[str, Ranking]]

@@ -14,6 +14,7 @@ from hybridsearch.errors import InvalidArgumentError
 Variant: TypeAlias = Literal["lucene", "robertson", "atire", "bm25l", "bm25+"]
 
 _DELTAS = {"bm25l": 0.5, "bm25+": 1.0}
+_LARGEST = 1e6  # far above useful values, and float32 holds all weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +41,10 @@ class BM25Weighting:
 
     Attributes:
         variant: Name of the variant in the table.
-        k1: Number that decides how slowly the weight grows with repetitions of a term, at least 0.
+        k1: Number that decides how slowly the weight grows with repetitions of a term, from 0 to 1,000,000.
         b: Strength of the correction for long documents, from 0 (none) to 1 (full).
-        delta: Parameter of `"bm25l"` (default 0.5) and `"bm25+"` (default 1.0), at least 0. None for other variants.
+        delta: Parameter of `"bm25l"` (default 0.5) and `"bm25+"` (default 1.0), from 0 to 1,000,000. None for other
+            variants.
 
     Raises:
         InvalidArgumentError: A parameter is outside its range.
@@ -61,7 +63,7 @@ class BM25Weighting:
             raise InvalidArgumentError(
                 f"The BM25 variant {self.variant!r} is not known: known are {', '.join(get_args(Variant))}."
             )
-        self._check_number("k1")
+        self._check_number("k1", most=_LARGEST)
         self._check_number("b", most=1)
         if self.delta is None:
             object.__setattr__(self, "delta", _DELTAS.get(self.variant))
@@ -71,7 +73,7 @@ class BM25Weighting:
                 "delta: leave it out."
             )
         else:
-            self._check_number("delta")
+            self._check_number("delta", most=_LARGEST)
 
     def _check_number(self, name: str, most: float | None = None) -> None:
         object.__setattr__(self, name, number(f"BM25's {name}", getattr(self, name), least=0, most=most))

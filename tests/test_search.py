@@ -324,6 +324,16 @@ def test_a_blank_query_loads_no_model() -> None:
     ]
 
 
+@pytest.mark.parametrize("variant", ["robertson", "atire"])
+def test_a_query_whose_words_are_too_frequent_to_weigh_anything_is_noted(variant: Any) -> None:
+    search = hs.HybridSearch({"words": hs.BM25(variant=variant)})
+    search.index([{"id": "a", "text": "a wing and its lift"}, {"id": "b", "text": "a wing and its drag"}])
+    found = search.search("wing")
+    assert (len(found), len(found.notes)) == (0, 1)
+    assert found.notes[0].startswith("words: each word of the query is in so many documents that the BM25 variant")
+    assert search.search("zebra").notes == ()
+
+
 def test_a_filter_on_a_field_that_no_document_has_is_noted() -> None:
     search = hybrid()
     note = "The filter asks about 'yaer', but no document has this field."

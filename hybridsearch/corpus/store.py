@@ -123,12 +123,17 @@ class CorpusStore:
         """Make an empty store, and become its writer.
 
         Raises:
-            IndexExistsError: The folder holds an index, or other files.
+            IndexExistsError: The folder holds an index or other files, or it is inside the folder of an index.
             IndexLockedError: Another process is making an index in the folder.
             InvalidArgumentError: The schema cannot be stored.
         """
         folder = checked_path("folder", folder).absolute()
         arrow_schema(schema)
+        for parent in folder.resolve().parents:
+            if (parent / MANIFEST).exists() and (parent / _LOCK).exists():
+                raise IndexExistsError(
+                    f"{folder} is inside the index in {parent}, which may delete it: choose a folder outside of it."
+                )
         taken = IndexExistsError(f"There is an index in {folder} already: open it, or choose another folder.")
         try:
             folder.mkdir(parents=True, exist_ok=True)

