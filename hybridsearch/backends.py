@@ -567,6 +567,15 @@ class Loader(Backend, Protocol):
 
 
 @runtime_checkable
+class Finisher(Loader, Protocol):
+    """A backend in which an interrupted `load` leaves something to do after all its documents are stored."""
+
+    def finish_load(self) -> None:
+        """Do what an interrupted `load` has not done. `HybridSearch.index` calls this after several batches."""
+        ...
+
+
+@runtime_checkable
 class Selector(Backend, Protocol):
     """A backend that can list and delete the documents that a filter allows.
 

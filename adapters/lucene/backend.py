@@ -332,7 +332,7 @@ class LuceneBackend(Dialect):
         Afterwards both settings are as before. After a crash, the next `load`, `upsert` or `refresh` restores them.
 
         The first batch decides the average document lengths that lexical weights are made with. If the average of all
-        batches differs by more than 5 %, `reweigh` follows.
+        batches differs by more than 5 %, `reweigh` follows. After a crash, `finish_load` does it.
         """
         self._current()
         try:
@@ -341,6 +341,12 @@ class LuceneBackend(Dialect):
             self.refresh()
             raise
         self.refresh()
+
+    def finish_load(self) -> None:
+        """Call `reweigh` if the load that decided the average lengths, or an earlier `reweigh`, was interrupted."""
+        self._current()
+        if self._writer.is_unsettled(self._pinned()):
+            self.reweigh()
 
     def reweigh(self) -> dict[str, float]:
         """Compute all lexical (BM25) weights again, with the average document length that the index has now.

@@ -20,7 +20,7 @@ from hybridsearch.adapters.lucene.wire.channel import SMILE, Call, Channel
 from hybridsearch.adapters.lucene.wire.connection import Address, Json
 from hybridsearch.adapters.lucene.wire.refusals import NoAnswerError, decode, refusal
 from hybridsearch.backends import RetrieverSchema, Schema, check_batch
-from hybridsearch.errors import BackendError, HybridSearchError
+from hybridsearch.errors import BackendError, BulkIndexError, HybridSearchError
 from hybridsearch.forks import Lock
 from hybridsearch.messages import number_of, warn
 from hybridsearch.vectors import EncodedBatch, SparseVectors
@@ -83,15 +83,25 @@ class Writer:
     def load(self, target: Target, batches: Iterable[EncodedBatch], *, empty: bool) -> None:
         """Write all batches with relaxed settings. Reweigh if the first batch had another average length.
 
+        This also ends a load that was interrupted.
+
         `empty` tells whether the index has no documents yet.
         """
-        schema = self._identity(target).schema
-        undecided = [name for name, r in schema.retrievers.items() if r.kind == "lexical" and r.average_length is None]
-        lengths = {name: _Mean() for name in undecided}
-        with self._relaxed(target, empty):
-            self.send(target, self._lines_of_all(target, batches, lengths))
-            if any(_is_off(mean.value, target.searcher.schema.retrievers[name]) for name, mean in lengths.items()):
+        identity = self._identity(target)
+        lexical = {name: r for name, r in identity.schema.retrievers.items() if r.kind == "lexical"}
+        lengths = {name: _Mean() for name, r in lexical.items() if r.average_length is None or identity.unsettled}
+        mixed = identity.unsettled and not empty
+        refused: BulkIndexError | None = None
+        with self._relaxed(target, empty, unsettled=bool(lengths)):
+            try:
+                self.send(target, self._lines_of_all(target, batches, lengths))
+            except BulkIndexError as error:  # all others are stored, and rank by their own mean
+                refused = error
+            now = target.searcher.schema.retrievers
+            if mixed or any(_is_off(mean.value, now[name]) for name, mean in lengths.items()):
                 self.reweigh(target)
+        if refused is not None:
+            raise refused
 
     def reweigh(self, target: Target) -> dict[str, float]:
         """Compute the weights of all documents again. Returns the average lengths by retriever."""
@@ -106,12 +116,17 @@ class Writer:
             retrievers[name] = replace(retrievers[name], average_length=average)
         schema = replace(identity.schema, retrievers=retrievers)
         if averages:
-            self._put_meta(target, replace(identity, schema=schema))
+            weighed = replace(identity, schema=schema, unsettled=True)
+            self._put_meta(target, weighed)
             target.searcher.schema = schema
             stored = read_batches(self._channel, target.address, schema, _AT_ONCE)
-            weighed = replace(identity, schema=schema)
             self.send(target, chain.from_iterable(self._weighed_lines(batch, weighed) for batch in stored))
+            self._put_meta(target, replace(self._identity(target), unsettled=False))
         return averages
+
+    def is_unsettled(self, target: Target) -> bool:
+        """Whether the weights may be of several average lengths. False while this object runs a load."""
+        return not self.loads and self._identity(target).unsettled
 
     def end_crashed_load(self, pinned: Callable[[], Target]) -> None:
         """Restore the settings that an interrupted load has relaxed. Do nothing while this object runs a load."""
@@ -235,10 +250,11 @@ class Writer:
                 )
 
     @contextlib.contextmanager
-    def _relaxed(self, target: Target, empty: bool) -> Iterator[None]:
+    def _relaxed(self, target: Target, empty: bool, *, unsettled: bool) -> Iterator[None]:
         """Relax the settings of the index, and restore them at the end.
 
-        A relaxed index refreshes seldom or never. If it is empty, it has no replicas.
+        A relaxed index refreshes seldom or never. If it is empty, it has no replicas. If `unsettled`, the index is
+        unsettled until this ends without an error.
         """
         identity = self._identity(target)
         path = f"{target.address.path}/_settings"
@@ -258,10 +274,11 @@ class Writer:
                 self.loads += 1
                 self._settled = False
             try:
-                self._put_meta(target, replace(identity, before_load=before))
+                marked = replace(identity, before_load=before, unsettled=unsettled or identity.unsettled)
+                self._put_meta(target, marked)
                 self._call("PUT", path, {"index": relaxed})
                 yield
-                self._restore(target, before)
+                self._restore(target, before, settled=unsettled)
             finally:
                 with self._lock:
                     self.loads -= 1
@@ -270,10 +287,11 @@ class Writer:
                 self._restore(target, before)
             raise
 
-    def _restore(self, target: Target, before: Mapping[str, Json]) -> None:
+    def _restore(self, target: Target, before: Mapping[str, Json], *, settled: bool = False) -> None:
         path = target.address.path
         self._call("PUT", f"{path}/_settings", {"index": before})
-        self._put_meta(target, replace(self._identity_in(self._call("GET", path)), before_load=None))
+        found = self._identity_in(self._call("GET", path))
+        self._put_meta(target, replace(found, before_load=None, unsettled=found.unsettled and not settled))
 
     def _ended(self, target: Target, identity: Identity) -> Identity:
         """Restore relaxed settings, if there are any. Returns the identity after that."""

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridsearch.backends import Backend, Immediate, Loader
+from hybridsearch.backends import Backend, Finisher, Immediate, Loader
 from hybridsearch.documents import Document
 from hybridsearch.errors import BulkIndexError, HybridSearchError
 from hybridsearch.filters import Compare, Filter, field_value
@@ -165,14 +165,17 @@ class Ingest:
 
     def add(self, batches: Iterable[list[Document]], *, empty: bool = False) -> None:
         """Store new and changed documents, one batch after the other. `empty` tells that the index has no documents."""
-        refreshed = False
+        refreshed = many = False
         for batch in batches:
             known = self._seen.add([document.id for document in batch])
             new = {document.id: document for document in batch}.values()
             last = is_last(batch, self._batch_size)
+            many = many or not last
             refreshed = self._change(new, compare=not empty or bool(known), refresh=last)
         if not refreshed:
             self._backend.refresh()
+        if many and isinstance(self._backend, Finisher):
+            self._backend.finish_load()
 
     def load(self, batches: Iterable[list[Document]]) -> None:
         """Store documents in an empty index, where nothing is compared and the engine may take several batches at once.

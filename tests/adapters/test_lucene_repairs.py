@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import count, islice
 from typing import Any
 
 import faulty_proxy
@@ -14,11 +15,13 @@ from scipy.sparse import csr_array
 pytest.importorskip("opensearchpy", reason="pip install 'hybridsearch[opensearch]'")
 pytest.importorskip("elasticsearch", reason="pip install 'hybridsearch[elasticsearch]'")
 
+from hybridsearch import BM25, HybridSearch
 from hybridsearch.adapters.lucene.backend import LuceneBackend
 from hybridsearch.adapters.lucene.wire.channel import Call, Channel
+from hybridsearch.adapters.lucene.writing import Writer
 from hybridsearch.backends import Request
 from hybridsearch.documents import Document
-from hybridsearch.errors import BackendError, IndexNotFoundError, InvalidArgumentError, StorageError
+from hybridsearch.errors import BackendError, BulkIndexError, IndexNotFoundError, InvalidArgumentError, StorageError
 from hybridsearch.testing import samples
 from hybridsearch.testing.base import put
 from hybridsearch.testing.samples import Item, sparse_query
@@ -98,7 +101,7 @@ def test_what_a_crashed_load_relaxed_is_restored_by_the_next(
     crashing, backend = make(replicas=1), make(replicas=1)
     crashing.create(SCHEMA)
     batch = samples.encode(samples.random_items(5), SCHEMA)
-    monkeypatch.setattr(crashing._writer, "_restore", lambda *_: None)
+    monkeypatch.setattr(crashing._writer, "_restore", lambda *_, **__: None)
     crashing.load([batch])
     assert settings(crashing) == ("-1", "0")
     backend.open()
@@ -106,6 +109,47 @@ def test_what_a_crashed_load_relaxed_is_restored_by_the_next(
     assert settings(backend) == (None, "1")
     mapping = backend._channel.call("GET", f"{backend.address.path}/_mapping")
     assert "before_load" not in str(mapping)
+
+
+@pytest.mark.parametrize("sending", [1, 2], ids=["load", "reweigh"])
+@pytest.mark.parametrize("stored", [0, 12])
+def test_an_index_whose_first_load_was_interrupted_ranks_like_one_that_was_not(
+    make: Make, monkeypatch: pytest.MonkeyPatch, sending: int, stored: int
+) -> None:
+    documents = [Document(f"d{n}", "wing " + "lift " * n) for n in range(40)]
+    whole, interrupted = (HybridSearch({"bm25": BM25()}, make(name)) for name in ("whole", "interrupted"))
+    whole.index(documents, batch_size=8, show_progress_bar=False)
+    original, calls = Writer.send, count(1)
+
+    def send(self: Writer, target: Any, lines: Iterable[Any], **options: Any) -> int:
+        if next(calls) < sending:
+            return original(self, target, lines, **options)
+        original(self, target, islice(lines, stored), **options)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Writer, "send", send)
+        with pytest.raises(KeyboardInterrupt):
+            interrupted.index(documents, batch_size=8, show_progress_bar=False)
+    interrupted.index(documents, batch_size=8, show_progress_bar=False)
+    request = Request("bm25", sparse_query({"wing": 1.0}), 40)
+    assert interrupted.backend.search([request]) == whole.backend.search([request])
+    assert "unsettled" not in str(interrupted.backend._channel.call("GET", interrupted.backend.address.path))
+
+
+def test_a_load_in_which_a_document_was_refused_ranks_by_the_mean_of_all(make: Make) -> None:
+    backend = make()
+    backend.create(LEXICAL)
+    items = [Item("a", {"x": 1}), *(Item(f"b{n}", {"x": 1, "y": 10 * n}) for n in range(20))]
+    with faulty_proxy.FaultyProxy(backend.address) as proxy:
+        writer = make(through=proxy.url)
+        writer.open()
+        proxy.faults.append(faulty_proxy.rejecting(lambda number: number == 5, 400, "mapper_parsing_exception"))
+        with pytest.raises(BulkIndexError):
+            writer.load([samples.encode([item], LEXICAL) for item in items])
+    stored = make().open()
+    assert stored is not None
+    assert stored.retrievers["lexical"].average_length == pytest.approx((20 * 1 + sum(range(0, 200, 10)) - 40) / 20)
 
 
 def test_a_write_block_during_a_write_is_named_as_such(make: Make) -> None:

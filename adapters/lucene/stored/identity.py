@@ -35,12 +35,15 @@ class Identity:
         options: How the index stores vectors.
         before_load: The settings that a load has relaxed and not restored yet. None if there is no such load.
         layout: Version of the layout. An index keeps the layout that it was made with.
+        unsettled: Whether weights may be of several average lengths, or of the first batch's, because the load or the
+            `reweigh` that decides them is running or was interrupted.
     """
 
     schema: Schema
     options: Mapping[str, Any]
     before_load: Mapping[str, Any] | None = None
     layout: int = LAYOUT
+    unsettled: bool = False
 
     @property
     def literal(self) -> bool:
@@ -63,6 +66,8 @@ class Identity:
         ours: dict[str, Any] = {"version": self.layout, "schema": schema, "options": dict(self.options)}
         if self.before_load is not None:
             ours["before_load"] = dict(self.before_load)
+        if self.unsettled:
+            ours["unsettled"] = True
         return {"hybridsearch": ours}
 
     @classmethod
@@ -84,7 +89,7 @@ class Identity:
         check_layout(layout, _LITERAL, LAYOUT, place)
         try:
             schema = Schema.from_json(orjson.loads(ours["schema"]))
-            return cls(schema, dict(ours["options"]), ours.get("before_load"), layout)
+            return cls(schema, dict(ours["options"]), ours.get("before_load"), layout, "unsettled" in ours)
         except HybridSearchError:
             raise
         except (KeyError, TypeError, ValueError) as error:
