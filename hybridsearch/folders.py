@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
+
+from hybridsearch.errors import IndexExistsError
 
 MANIFEST = "manifest.json"
 """Name of the file that says what an index in a folder holds."""
+
+LOCK = "write.lock"
+"""Name of the file that the writer of an index in a folder holds."""
 
 CORPUS = "hybridsearch corpus"
 """Format of the manifest of an index, which is its first value."""
@@ -34,3 +40,12 @@ def holds_index(folder: Path) -> bool:
             return CORPUS.encode() in file.read(100)
     except OSError:
         return False
+
+
+def refuse_inside_index(folder: Path, around: Iterable[Path]) -> None:
+    """Raises IndexExistsError if one of the folders `around` a new `folder` holds an index."""
+    for outer in around:
+        if (outer / MANIFEST).exists() and (outer / LOCK).exists():
+            raise IndexExistsError(
+                f"{folder} is inside the index in {outer}, which may delete it: choose a folder outside of it."
+            )

@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 from hybridsearch.adapters.qdrant.place import check_name
 from hybridsearch.errors import IndexCorruptedError, InvalidArgumentError
+from hybridsearch.folders import refuse_inside_index
 
 _ALLOWED = {
     ("uuid", "UUID"),
@@ -28,9 +29,16 @@ _ALLOWED = {
 
 
 def check_folder(folder: Path) -> None:
-    """Raises IndexCorruptedError if a file of the embedded Qdrant in `folder` is damaged or not safe to read."""
+    """Check the folder of an embedded Qdrant.
+
+    Raises:
+        IndexCorruptedError: A file of it is damaged or not safe to read.
+        IndexExistsError: It would be made inside the folder of an index.
+    """
     meta = folder / "meta.json"
     if not meta.exists():
+        resolved = folder.resolve()
+        refuse_inside_index(folder / "collection", (resolved, *resolved.parents))
         return
     _refuse_links(folder / "collection", meta, folder / ".lock")
     try:

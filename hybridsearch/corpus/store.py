@@ -58,20 +58,19 @@ from hybridsearch.errors import (
     IndexNotFoundError,
     StorageError,
 )
-from hybridsearch.folders import MANIFEST
+from hybridsearch.folders import LOCK, MANIFEST, refuse_inside_index
 from hybridsearch.forks import after_fork
 from hybridsearch.vectors import EncodedBatch
 
 T = TypeVar("T")
 
-_LOCK = "write.lock"
 _SEGMENTS = "segments"
 _parents_locks: list[filelock.BaseFileLock] = []
 """Locks of the parent, in a forked process. They are kept here, because Python would release a lock without a name."""
 STAGING = "staging"
 """Folder in the store's folder that holds the parts of a cluster that are not committed yet."""
 
-_OURS = {MANIFEST, f"{MANIFEST}.tmp", _LOCK, _SEGMENTS, STAGING}
+_OURS = {MANIFEST, f"{MANIFEST}.tmp", LOCK, _SEGMENTS, STAGING}
 _UNFINISHED = ".saving"
 
 SMALL_FILE = 1 << 22
@@ -129,11 +128,7 @@ class CorpusStore:
         """
         folder = checked_path("folder", folder).absolute()
         arrow_schema(schema)
-        for parent in folder.resolve().parents:
-            if (parent / MANIFEST).exists() and (parent / _LOCK).exists():
-                raise IndexExistsError(
-                    f"{folder} is inside the index in {parent}, which may delete it: choose a folder outside of it."
-                )
+        refuse_inside_index(folder, folder.resolve().parents)
         taken = IndexExistsError(f"There is an index in {folder} already: open it, or choose another folder.")
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -467,7 +462,7 @@ class CorpusStore:
             self._lock = None
 
     def _acquire(self) -> None:
-        path = self.folder / _LOCK
+        path = self.folder / LOCK
         with storage_errors(self.folder):
             refuse_links(self.folder / _SEGMENTS, path)
             lock = filelock.FileLock(path, timeout=0, thread_local=False)
@@ -482,7 +477,7 @@ class CorpusStore:
     def _identity(self) -> tuple[int, ...]:
         """A value that identifies the lock file. It changes if the folder is replaced, and is () without a file."""
         try:
-            found = (self.folder / _LOCK).stat()
+            found = (self.folder / LOCK).stat()
         except FileNotFoundError:
             return ()
         except OSError as error:
@@ -564,7 +559,7 @@ def remove_unfinished(folder: Path) -> None:
     """
     with contextlib.suppress(OSError):
         for left in [path for path in folder.parent.iterdir() if _is_unfinished(path.name, folder.name)]:
-            if not (left / _LOCK).exists() and time.time() - left.stat().st_mtime < _JUST_NOW:
+            if not (left / LOCK).exists() and time.time() - left.stat().st_mtime < _JUST_NOW:
                 continue
             store = CorpusStore(left, Schema({}))
             with contextlib.suppress(HybridSearchError):

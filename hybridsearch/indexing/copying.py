@@ -240,9 +240,15 @@ def _only(schema: Schema, retrievers: Collection[str] | None) -> Schema:
 def _same_place(one: str | Path | Backend, other: str | Path | Backend) -> bool:
     if not isinstance(one, str | Path) or not isinstance(other, str | Path):
         return False
-    if "://" in f"{one}{other}":
-        return redacted(one) == redacted(other)
-    return arguments.path("source", one).resolve() == arguments.path("destination", other).resolve()
+    return _resolved(one) == _resolved(other)
+
+
+def _resolved(place: str | Path) -> str | Path:
+    """A place on a server as it is, without passwords. Any other place as a path without links and without a scheme."""
+    _, mark, rest = str(place).rpartition("://")
+    if mark and not rest.startswith("/"):
+        return redacted(place)
+    return arguments.path("place", rest if mark else place).resolve()
 
 
 @contextmanager

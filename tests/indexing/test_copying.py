@@ -356,6 +356,7 @@ def test_refused_documents_are_reported_by_id_after_all_others_are_stored(source
         (lambda s, t: hs.copy(t / "no", t / "b"), IndexNotFoundError, "no index at .*no"),
         (lambda s, t: hs.copy(s, s), InvalidArgumentError, "both"),
         (lambda s, t: hs.copy(s, f"{s}/../source/"), InvalidArgumentError, "both"),
+        (lambda s, t: hs.copy(s, f"seismic://{s}/../source", resume=True), InvalidArgumentError, "both"),
         (lambda s, t: hs.copy(s, "memory"), InvalidArgumentError, "lost"),
         (lambda s, t: hs.copy(s, t / "b", retrievers=["bm52"]), InvalidArgumentError, "'bm52'.*'bm25'"),
         (lambda s, t: hs.copy(s, t / "b", retrievers=[]), InvalidArgumentError, "No retriever"),
