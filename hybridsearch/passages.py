@@ -100,6 +100,18 @@ class Passages:
         lexical = tuple(name for name, kind in kinds.items() if kind in ("lexical", "text"))
         return replace(self, whole=lexical if len(lexical) < len(kinds) else ())
 
+    def fits(self, recorded: Passages | None) -> bool:
+        """Whether an index with the passages `recorded` has these settings. None is an index without passages.
+
+        If `whole` is None, the other settings decide.
+
+        >>> Passages().fits(Passages(whole=())), Passages(whole=("bm25",)).fits(Passages(whole=()))
+        (True, False)
+        """
+        if recorded is None or self.whole is not None:
+            return self == recorded
+        return replace(self, whole=recorded.whole) == recorded
+
 
 @dataclass(frozen=True, slots=True)
 class Counter:

@@ -323,7 +323,7 @@ def _open_or_create(
             given = language or any(option is not None for option in encoding_options.values())
             encoders = make_encoders("bm25", language or "english", **encoding_options) if given else None
             searcher = hs.open(place, retrievers=encoders, backend_options=backend_options, **run)
-            if passages is not None and searcher.passages != passages:
+            if passages is not None and not passages.fits(searcher.passages):
                 with searcher:
                     raise InvalidArgumentError(
                         f"The index at {redacted(place)} was made with {searcher.passages or 'whole documents'}, not "

@@ -73,12 +73,9 @@ class IndexEncoders:
     def check_passages(self, schema: Schema, place: str) -> None:
         """Use the passages of an index. Raises FingerprintMismatchError if others were given."""
         recorded = None if schema.passages is None else Passages.from_json(schema.passages)
-        given = self.passages
-        if given is not None and given.whole is None and recorded is not None:
-            given = replace(given, whole=recorded.whole)
-        if given is not None and given != recorded:
+        if self.passages is not None and not self.passages.fits(recorded):
             raise FingerprintMismatchError(
-                f"The index at {place!r} was made with {recorded or 'whole documents'}, not with {given}: "
+                f"The index at {place!r} was made with {recorded or 'whole documents'}, not with {self.passages}: "
                 "leave out passages, or index the documents into another place."
             )
         self.passages = recorded

@@ -506,6 +506,20 @@ def test_a_type_error_of_an_engine_is_not_taken_for_an_unknown_option(engine: ty
         places.connect("testing://host/broken", {"mode": "broken"})
 
 
+@pytest.mark.parametrize("more", [[], ["--passage-size", "8"], ["--whole", "bm25"]])
+def test_index_with_passages_can_be_run_again_and_other_passages_are_refused(
+    corpus: Path, tmp_path: Path, more: list[str]
+) -> None:
+    arguments = ["index", str(corpus), "--index", str(tmp_path / "index"), "--passages", *more]
+
+    first = json.loads(invoke(*arguments, "--json").stdout)
+    again = json.loads(invoke(*arguments, "--json").stdout)
+    other = one_line(invoke(*arguments[:4], "--passages", "--passage-size", "9").stderr)
+
+    assert (first["indexed"], again["indexed"], again["unchanged"]) == (4, 0, 4)
+    assert "leave out --passages" in other
+
+
 def test_a_corpus_is_encoded_into_a_folder_and_loaded_from_there(
     corpus: Path, engine: type[Engine], tmp_path: Path
 ) -> None:
