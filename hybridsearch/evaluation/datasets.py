@@ -376,6 +376,11 @@ def load_dataset(
             f"{place!r} is an index, but a data set with queries and judgements is needed. `hybridsearch evaluate "
             f"{quoted} DATASET` measures the index. `hybridsearch compare DATASET --index {quoted}` compares systems."
         )
+    if Path(name).is_file():
+        raise DatasetNotFoundError(
+            f"{str(name)!r} is a file, but a data set is a folder with queries, judgements and documents: give the "
+            "folder. In Python, hs.Dataset.from_files reads files at any path."
+        )
     if Path(name).is_dir():
         if dataset_id is not None:
             raise InvalidArgumentError(f"{str(name)!r} is a folder, so dataset_id has no meaning: leave it out.")

@@ -95,11 +95,12 @@ def read_fusion(fusion: Fusion | str | Path, candidates: int | None) -> tuple[Fu
             f"Fusion.save wrote, or in Python an object such as hs.RRF(), not {shown(fusion)}."
         )
     content = read_content(fusion)
-    if isinstance(content, Mapping) and content.get("type") in list(registered("fusion")):
+    kind = content.get("type") if isinstance(content, Mapping) else None
+    if kind in list(registered("fusion")):
         return make_fusion(content), candidates
-    with content_of_tune():
-        if content["type"] != TUNED:
-            raise ValueError(f"its type is {content['type']!r:.40}")
+    with content_of_tune(f"The file {str(fusion)!r}"):
+        if kind != TUNED:
+            raise ValueError("it names no fusion" if kind is None else f"its type is {kind!r:.40}")
         tuned, depth = make_fusion(content["fusion"]), content["candidates"]
     return tuned, depth if candidates is None else candidates
 
@@ -112,16 +113,19 @@ def read_content(path: str | Path) -> Any:
     """
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InvalidArgumentError(f"There is no file {str(path)!r}: check the path.") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise InvalidArgumentError(f"The fusion {str(path)!r} cannot be read: {error}.") from error
+        reason = getattr(error, "strerror", None) or error
+        raise InvalidArgumentError(f"The fusion {str(path)!r} cannot be read: {reason}.") from error
 
 
 @contextmanager
-def content_of_tune() -> Iterator[None]:
+def content_of_tune(what: str = "This") -> Iterator[None]:
     """Turns errors of reading a file of `hs.tune` into InvalidArgumentError."""
     try:
         yield
     except (TypeError, KeyError, AttributeError, ValueError) as error:
         raise InvalidArgumentError(
-            f"This is not a tuned fusion as `hybridsearch tune --save FILE` writes it ({str(error)[:200]})."
+            f"{what} is not a tuned fusion as `hybridsearch tune --save FILE` writes it ({str(error)[:200]})."
         ) from error

@@ -438,6 +438,14 @@ def test_an_unknown_name_is_answered_with_the_known_ones(name: str | Path, messa
         load_dataset(name)
 
 
+def test_a_file_in_place_of_a_folder_is_said_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("helpdesk").mkdir()
+    Path("helpdesk/queries.jsonl").write_text("")  # the name looks like one of the hub
+    with pytest.raises(DatasetNotFoundError, match=r"'helpdesk/queries\.jsonl' is a file, but .*: give the folder"):
+        load_dataset("helpdesk/queries.jsonl")
+
+
 def test_a_folder_goes_without_a_dataset_id(tmp_path: Path) -> None:
     with pytest.raises(InvalidArgumentError, match="is a folder, so dataset_id"):
         load_dataset(tmp_path, dataset_id="owner/name")

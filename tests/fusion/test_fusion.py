@@ -208,9 +208,12 @@ def test_a_fusion_is_not_written_under_a_name_by_which_no_search_takes_it(tmp_pa
 def test_a_fusion_that_cannot_be_written_or_read_is_named(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match=r"gone/fusion\.json cannot be written"):
         RRF().save(tmp_path / "gone" / "fusion.json")
-    (tmp_path / "other.json").write_text('{"type": "other"}')
-    with pytest.raises(InvalidArgumentError, match="not a tuned fusion"):
-        read_fusion(tmp_path / "other.json", None)
+    with pytest.raises(InvalidArgumentError, match=r"^There is no file '.*none\.json': check the path\.$"):
+        read_fusion(tmp_path / "none.json", None)
+    for content, reason in (('{"type": "other"}', "its type is 'other'"), ("{}", "it names no fusion"), ("[]", "it")):
+        (tmp_path / "other.json").write_text(content)
+        with pytest.raises(InvalidArgumentError, match=rf"^The file '.*other\.json' is not a tuned fusion .*{reason}"):
+            read_fusion(tmp_path / "other.json", None)
 
 
 @pytest.mark.parametrize(
