@@ -623,9 +623,7 @@ def _check_queries(queries: Iterable[str]) -> list[str]:
         values = ": write list(queries.values())" if isinstance(queries, Mapping) else ""
         raise InvalidArgumentError(f"queries is a list of strings, not {arguments.keyed(queries)}{values}.")
     if isinstance(queries, str) or not isinstance(queries, Iterable):
-        raise InvalidArgumentError(
-            f"search_many takes a list of queries, not {queries!r:.80}: use search for one query."
-        )
+        raise InvalidArgumentError(f"queries is a list of strings, not {queries!r:.80}: use search for one query.")
     queries = list(queries)
     for number, query in enumerate(queries):
         if not isinstance(query, str):

@@ -976,7 +976,6 @@ def _check_reranker(reranker: Reranker | str | None) -> Reranker | None:
 
 def _check_query(query: str) -> list[str]:
     if not isinstance(query, str):
-        raise InvalidArgumentError(
-            f"A query is a string, not {type(query).__name__}: use search_many for several queries."
-        )
+        several = ": use search_many for several queries" if isinstance(query, list | tuple) else ""
+        raise InvalidArgumentError(f"A query is a string, not {type(query).__name__}{several}.")
     return [query]

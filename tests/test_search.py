@@ -1107,3 +1107,15 @@ def test_a_hit_that_is_taken_apart_names_the_way() -> None:
     search = hybrid()
     with pytest.raises(BackendError, match=r"use hit\.to_dict.*results\.to_pandas"):
         pd.DataFrame(search.search("wing"))
+
+
+def test_a_record_without_text_is_refused_with_the_function_that_takes_the_name_of_the_field() -> None:
+    with pytest.raises(DocumentError, match=r"with text_field \(--text-field\) of hs\.read_documents\.$"):
+        hs.HybridSearch({"bm25": hs.BM25()}).index([{"id": "1", "inhalt": "wing"}])
+
+
+def test_rankings_name_their_own_argument_if_they_get_one_query() -> None:
+    search = hs.HybridSearch({"bm25": hs.BM25()})
+    search.upsert({"id": "1", "text": "wing"})
+    with pytest.raises(InvalidArgumentError, match=r"^queries is a list of strings, not 'wing'"):
+        search.rankings("wing")

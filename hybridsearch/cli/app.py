@@ -193,7 +193,9 @@ def _program(
 
 
 _VALUE = r"""=(?P<value>'[^']*'|\[[^\]]*\]|\{[^}]*\}|[^\s(),;]+)"""
-_BOTH_WAYS = re.compile(rf"\b(?P<name>\w+)(?:{_VALUE})? \((?P<option>--[\w-]+)(?P<own>[^()]*)\)")
+_BOTH_WAYS = re.compile(
+    rf"\b(?P<name>\w+)(?:{_VALUE})? \((?P<option>--[\w-]+)(?P<own>[^()]*)\)(?: of hs\.read_documents)?"
+)
 
 
 def _with_options(message: str, verb: Any) -> str:

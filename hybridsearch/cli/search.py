@@ -70,8 +70,8 @@ def search(
         str | None,
         of_search(
             "FIELD=TIME",
-            "Metadata field with dates, to rank recent documents higher, and the time after which half of that is "
-            "left. Example: published=30d.",
+            "Metadata field with dates: recent documents rank higher. After TIME, half of the advantage is left. "
+            "Example: published=30d.",
         ),
     ] = None,
     group_by: Annotated[

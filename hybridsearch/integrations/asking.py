@@ -29,9 +29,14 @@ def check_search(search: object) -> None:
         raise InvalidArgumentError(f"search is a HybridSearch, such as hs.open(place), not {search!r:.80}.")
 
 
-def check_options(options: Iterable[str]) -> None:
-    """Raises InvalidArgumentError unless all names are options of `HybridSearch.search`."""
-    known = SearchOptions.__annotations__
+def check_options(options: Iterable[str], *own: str) -> None:
+    """Raises InvalidArgumentError unless all names are options of `HybridSearch.search`.
+
+    Args:
+        options: The names.
+        own: Options of the integration, which the message also names.
+    """
+    known = (*own, *SearchOptions.__annotations__)
     for name in options:
         if name not in known:
             raise InvalidArgumentError(f"{name!r:.80} is no option of a search. The options are {', '.join(known)}.")

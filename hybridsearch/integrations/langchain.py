@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any
 
+from hybridsearch.arguments import whole_number
 from hybridsearch.backends import RetrieverSchema
 from hybridsearch.context import Context, Tokenizer
 from hybridsearch.documents import Document as StoredDocument
@@ -117,7 +118,7 @@ class HybridSearchRetriever(BaseRetriever):
     """
 
     search: HybridSearch
-    k: int = 4
+    k: int = Field(default=4, gt=0)
     search_kwargs: dict[str, Any] = Field(default_factory=dict)
     content: Content = "passage"
     details: str | None = DETAILS
@@ -351,8 +352,9 @@ class HybridSearchVectorStore(VectorStore):
 
         Raises:
             DocumentError: A document is not usable, for example because its metadata has bytes.
-            InvalidArgumentError: `ids` has another length than `documents`.
+            InvalidArgumentError: `ids` has another length than `documents`, or `documents` has something else.
         """
+        _check_documents(documents)
         given = [document.id for document in documents] if ids is None else list(ids)
         _check_length("ids", given, documents)
         named = [str(uuid.uuid4()) if id is None else id for id in given]
@@ -606,8 +608,8 @@ class _Form:
         """The form that the options of a call ask for, and the other options as arguments of `HybridSearch.search`."""
         rest = dict(options)
         form = _Form(rest.pop("content", self.content), rest.pop("details", self.details))
-        top_k = rest.pop("k")
-        check_options(rest)
+        top_k = whole_number("k", rest.pop("k"))
+        check_options(rest, "k", "content", "details")
         rest["top_k"] = top_k
         if callable(rest.get("filter")):
             raise FilterError(
@@ -627,8 +629,15 @@ class _Form:
         return [(document, hit.score) for document, hit in zip(documents, results, strict=True)]
 
 
+def _check_documents(documents: Iterable[object]) -> None:
+    for one in documents:
+        if not isinstance(one, Document):
+            raise InvalidArgumentError(f"documents is a list of LangChain documents, but it has {one!r:.80}.")
+
+
 def _check_length(name: str, given: Sequence[object], of: Sequence[object]) -> None:
     if len(given) != len(of):
         raise InvalidArgumentError(
-            f"{name} has {len(given)} entries for {len(of)} documents: give one for each, or leave out {name}."
+            f"{name} has the length {len(given)}, but the number of documents is {len(of)}: give one for each, or "
+            f"leave out {name}."
         )

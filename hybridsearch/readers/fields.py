@@ -149,14 +149,15 @@ class Fields:
         """The error of a record that has no text."""
         return DocumentError(
             f"there is no text: {_listed(self.text)} is not among its fields ({_shown(found)}). "
-            "Name the field with text_field (--text-field)."
+            "Name the field with text_field (--text-field) of hs.read_documents."
         )
 
     def without_id(self, found: Iterable[str]) -> DocumentError:
         """The error of a record that has no id."""
         return DocumentError(
             f"there is no id: {_listed(self.id)} is missing or empty among its fields ({_shown(found)}). "
-            "Name the field with id_field (--id-field), or number the records with auto_id=True (--auto-id)."
+            "Name the field with id_field (--id-field) of hs.read_documents, or number the records with auto_id=True "
+            "(--auto-id)."
         )
 
 

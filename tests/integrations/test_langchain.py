@@ -139,8 +139,14 @@ def test_options_of_a_call_are_those_of_search(store: HybridSearchVectorStore) -
         hit.score for hit in search.search("boundary layer", 3, fusion="minmax", candidates=2)
     ]
     assert len(retriever.invoke("boundary", retrievers=["bm25"], filter=None)) == 2
-    with pytest.raises(InvalidArgumentError, match=r"'fitler' is no option of a search\. The options are filter, "):
+    with pytest.raises(InvalidArgumentError, match=r"'fitler' is no option of a search\. The options are k, .*filter"):
         retriever.invoke("boundary", fitler={})
+    with pytest.raises(InvalidArgumentError, match=r"^k is '2', but"):
+        store.similarity_search("boundary", k="2")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="greater than 0"):
+        HybridSearchRetriever(search=search, k=0)
+    with pytest.raises(InvalidArgumentError, match=r"^A query is a string, not dict\.$"):
+        retriever.invoke({"query": "boundary"})  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="fitler"):
         HybridSearchRetriever(search=search, fitler={})  # type: ignore[call-arg]
 
@@ -245,10 +251,12 @@ def test_texts_get_ids_and_must_match_their_metadata() -> None:
     assert given.id is None
     assert store.add_texts(["a jet"], ids=[id]) == [id]
     assert store.hybrid_search.count() == 1
-    with pytest.raises(InvalidArgumentError, match="ids has 1 entries for 2 documents"):
+    with pytest.raises(InvalidArgumentError, match="ids has the length 1, but the number of documents is 2"):
         store.add_texts(["a", "b"], ids=["1"])
-    with pytest.raises(InvalidArgumentError, match="metadatas has 1 entries for 2 documents"):
+    with pytest.raises(InvalidArgumentError, match="metadatas has the length 1, but"):
         store.add_texts(["a", "b"], [{}])
+    with pytest.raises(InvalidArgumentError, match="a list of LangChain documents, but it has 'a text'"):
+        store.add_documents(["a text"])  # type: ignore[list-item]
 
 
 def test_metadata_that_cannot_be_stored_is_refused(store: HybridSearchVectorStore) -> None:
