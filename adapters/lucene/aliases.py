@@ -24,7 +24,7 @@ from hybridsearch.adapters.lucene.stored.reading import NO_FIELDS
 from hybridsearch.adapters.lucene.wire.channel import Call, Channel
 from hybridsearch.adapters.lucene.wire.connection import Address, Json, check_name
 from hybridsearch.adapters.lucene.wire.multisearch import INDEX, Rounds, Search
-from hybridsearch.adapters.lucene.wire.refusals import decode
+from hybridsearch.adapters.lucene.wire.refusals import decode, refusal
 from hybridsearch.adapters.steps import through
 from hybridsearch.backends import OldIndex, Schema
 from hybridsearch.errors import BackendError, FingerprintMismatchError, IndexExistsError, IndexNotFoundError
@@ -99,6 +99,8 @@ def only_index(found: Json, address: Address) -> tuple[str, Json]:
     Raises:
         BackendError: The name means several indexes, or it is an alias with a filter or a routing value.
     """
+    if not found:
+        raise refusal(address, 200, b"{}")
     if len(found) != 1:
         raise BackendError(
             f"{address.index!r} at {address} is an alias of {len(found)} indexes ({', '.join(sorted(found)[:3])}): "

@@ -107,7 +107,7 @@ class Connection:
             return steps.run(self._attempts(call), lambda one: getattr(client, one.method)(**one.arguments))
 
         def ask_embedded(call: Call) -> Any:
-            with _one_commit(client, call):
+            with self._translating(), _one_commit(client, call):
                 return ask(call)
 
         if self._engine is None:

@@ -251,6 +251,7 @@ def test_a_dead_server_is_one_sentence(engine: str) -> None:
             "not ready .*Node not connected",
         ),
         (200, b"<html>Welcome to nginx</html>", BackendError, "does not answer like"),
+        *((200, body, BackendError, "does not answer like") for body in (b"{}", b"[1]", b"null")),
         (502, b"<html>Bad gateway</html>", BackendError, "not ready"),
         (400, b'{"error":{"type":"media_type_header_exception","reason":"x"}}', BackendError, "does not work with the"),
         (200, b'{"a":{},"b":{}}', BackendError, "alias of 2 indexes"),

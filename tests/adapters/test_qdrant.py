@@ -47,6 +47,7 @@ from hybridsearch.errors import (
     IndexExistsError,
     IndexLockedError,
     InvalidArgumentError,
+    StorageError,
 )
 from hybridsearch.filters import Filter
 from hybridsearch.testing import BackendSuite
@@ -1057,6 +1058,21 @@ def test_scifact_ranks_as_in_memory(data_folder: Path, minilm: str, folder: Path
             assert [hit.score for hit in results] == pytest.approx([hit.score for hit in expected], rel=1e-5)
     reopened.close()
     memory.close()
+
+
+def test_a_disk_that_is_full_at_the_end_of_a_request_is_a_storage_error(tmp_path: Path) -> None:
+    class Full(sqlite3.Connection):
+        def commit(self) -> None:
+            raise sqlite3.OperationalError("database or disk is full")
+
+    with hs.HybridSearch({"bm25": hs.BM25()}, f"qdrant://{tmp_path}/papers") as search:
+        search.index([hs.Document("a", "wing")], show_progress_bar=False)
+        storage = search.backend._connection._connected()._client.collections["papers"].storage
+        whole, storage.storage = storage.storage, sqlite3.connect(storage.location, factory=Full)
+        with pytest.raises(StorageError, match="cannot be read or written: database or disk is full"):
+            search.index([hs.Document("b", "wing")], show_progress_bar=False)
+        storage.storage.close()
+        storage.storage = whole
 
 
 def test_an_embedded_engine_syncs_a_request_to_the_disk_once_and_not_each_point(tmp_path: Path) -> None:

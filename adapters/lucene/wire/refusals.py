@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import ssl
 
@@ -156,10 +157,10 @@ def decode(address: Address, answer: Answer) -> Json:
     status, body = answer
     if not 200 <= status < 300:
         raise refusal(address, status, body)
-    try:
-        return orjson.loads(body)
-    except orjson.JSONDecodeError:
-        raise refusal(address, status, body) from None
+    with contextlib.suppress(orjson.JSONDecodeError):
+        if isinstance(found := orjson.loads(body), dict):
+            return found
+    raise refusal(address, status, body)
 
 
 def _type_and_reason(body: bytes | str | Json) -> tuple[str, str]:
