@@ -15,6 +15,7 @@ import hybridsearch as hs
 from hybridsearch.encoders.model_folders import family_of
 from hybridsearch.errors import InvalidArgumentError, ModelNotFoundError
 from hybridsearch.training.models.averaging import average_models
+from hybridsearch.training.models.lora import LoraSettings, add_adapters
 
 
 def loaded(model: Path) -> Any:
@@ -90,3 +91,14 @@ def test_a_model_that_lacks_weights_is_refused_because_they_would_be_random(tiny
     with pytest.raises(InvalidArgumentError, match=r"lacks \d+ of its weights \(.*layer\.0\.output"):
         average_models([lacking, lacking], tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+def test_adapters_that_are_not_merged_are_refused(tiny_dense: Path, tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    for seed in (0, 1):
+        model = loaded(tiny_dense)
+        add_adapters(model, LoraSettings(rank=2), str(tiny_dense), seed=seed)
+        model.save_pretrained(str(tmp_path / str(seed)))
+    with pytest.raises(InvalidArgumentError, match="has LoRA adapters that are not merged"):
+        average_models([tmp_path / "0", tmp_path / "1"], tmp_path / "averaged")
+    assert not (tmp_path / "averaged").exists()

@@ -41,7 +41,7 @@ def average_models(models: Sequence[str | Path], folder: str | Path, *, trust_re
 
     Raises:
         InvalidArgumentError: There is only one model, the folder is not empty, a model lacks weights, or the models are
-            language models or do not come from the same model.
+            language models, have LoRA adapters or do not come from the same model.
         ModelNotFoundError: There is no such model, or it cannot be loaded.
     """
     place = arguments.new_folder("folder", folder)
@@ -62,6 +62,11 @@ def average_models(models: Sequence[str | Path], folder: str | Path, *, trust_re
     }
     averaged = LazyModel(found[0], family, **options).get()
     weights = averaged.state_dict()
+    if any("lora_" in name for name in weights):
+        raise InvalidArgumentError(
+            f"{models[0]} has LoRA adapters that are not merged, and the product of two means is not the mean of the "
+            "products: give models whose adapters were merged (LoraSettings(merge=True))."
+        )
     total = {name: one.double() for name, one in weights.items() if one.is_floating_point()}
     for model, place_of_model in zip(models[1:], found[1:], strict=True):
         of_model = LazyModel(place_of_model, family, **options).get().state_dict()
