@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
@@ -74,9 +74,9 @@ def has_projection(folder: Path) -> bool:
 def folder_digest(folder: Path, *, with_code: bool = False, with_int8: bool = False) -> str:
     """Sixteen hexadecimal digits that stand for the files that a model's vectors depend on.
 
-    The files are the configuration, the tokenizer and the weights of the model, and of the modules in its modules.json.
-    The README, training logs and checkpoints do not count. A file that has not changed since the last call is not read
-    again.
+    The files are the configuration, the tokenizer and the weights of the model, and of the modules that modules.json or
+    a router names. The README, training logs and checkpoints do not count. A file that has not changed since the last
+    call is not read again.
     """
     suffixes = _CONTENT_SUFFIXES | ({".py"} if with_code else set())
     files = {file for file in folder.iterdir() if file.suffix in suffixes}
@@ -201,8 +201,22 @@ def _described(folder: Path) -> tuple[Any, str, str]:
 
 
 def _module_folders(folder: Path) -> list[Path]:
-    parts = [str(module.get("path") or "") for module in _read_modules(folder)]
-    return [folder / part for part in parts if part and (folder / part).is_dir()]
+    """The folders of the modules that modules.json names, and of the modules that a router among them names."""
+    places = [folder / str(module.get("path") or "") for module in _read_modules(folder)]
+    return [place for place in places if place != folder and place.is_dir()] + [
+        part for place in places for part in _routed(place)
+    ]
+
+
+def _routed(folder: Path) -> Iterator[Path]:
+    """The folders of the modules of a router, such as the encoders of queries and of documents."""
+    for file in ("router_config.json", "config.json"):  # the second name is that of old versions
+        types = _read_json(folder / file, {}).get("types")
+        for name in types if isinstance(types, dict) else ():
+            parts = Path(name).parts
+            if parts and ".." not in parts and (folder / name).is_dir():
+                yield folder / name
+                yield from _routed(folder / name)
 
 
 def _read_modules(folder: Path) -> list[dict[str, Any]]:

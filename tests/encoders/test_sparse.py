@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +178,23 @@ def test_intersection_sums_to_the_score_and_equals_theirs(ours: Sparse, theirs: 
     terms = {ours.vocabulary.terms[column] for column in np.flatnonzero(expected)}
     assert {term for term, _ in shared} == terms
     assert ours.intersection(QUERY, TEXTS[2], top_k=2) == shared[:2]
+
+
+def test_each_file_of_weights_counts_for_the_fingerprint_and_must_not_be_pickled(folder: str, tmp_path: Path) -> None:
+    copied = shutil.copytree(folder, tmp_path / "model")
+    files = [*copied.rglob("*.safetensors")]
+    assert files
+    for file in files:
+        before = Sparse(copied).fingerprint()
+        content = bytearray(file.read_bytes())
+        content[-2] ^= 1
+        file.write_bytes(content)
+        assert Sparse(copied).fingerprint() != before, file
+    for file in files:
+        pickled = file.rename(file.with_name("pytorch_model.bin"))
+        with pytest.raises(InvalidArgumentError, match="pickled"):
+            Sparse(copied).encode_queries([QUERY])
+        pickled.rename(file)
 
 
 @pytest.mark.parametrize("build", ["splade", "inference-free"])
