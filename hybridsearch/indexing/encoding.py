@@ -127,8 +127,8 @@ class IndexEncoders:
         """Encode documents for all retrievers. Raises InvalidArgumentError if the index has other retrievers, too."""
         if missing := self.schema.retrievers.keys() - self.given.keys() if self.schema else ():
             raise InvalidArgumentError(
-                f"The index also holds vectors of {', '.join(map(repr, sorted(missing)))}: open it with these "
-                "retrievers, too, to add documents."
+                f"The index also holds vectors of {', '.join(map(repr, sorted(missing)))}: name these retrievers, too. "
+                "hs.open uses those of the index, and so does the command line without --retrievers."
             )
         if self.passages is None:
             return EncodedBatch(
