@@ -57,6 +57,16 @@ def test_a_file_changed_in_place_changes_the_digest(copy: Path, file: str) -> No
     assert folder_digest(copy) != before
 
 
+def test_the_base_model_of_an_adapter_counts_for_its_digest(minilm: str, copy: Path, tmp_path: Path) -> None:
+    adapter = tmp_path / "adapter"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(copy)}))
+    before = folder_digest(adapter)
+    assert folder_digest(adapter) == before
+    (copy / "config.json").write_text("{}")
+    assert folder_digest(adapter) != before
+
+
 def test_a_loaded_model_keeps_the_digest_of_what_was_loaded(copy: Path) -> None:
     model = dense(copy)
     before = model.digest()
