@@ -107,7 +107,7 @@ def sparse(data: Path, output: Path, seed: int, architecture: Any = "splade") ->
         mined = hs.mine_hard_negatives(
             read_training_data(train), search, sampling="random", seed=seed, output_format="triplets"
         )
-    settings = hs.TrainingSettings(epochs=2, batch_size=16, learning_rate=1e-4, max_length=192, dropout=0, seed=seed)
+    settings = hs.TrainingSettings(epochs=2, batch_size=16, learning_rate=1e-4, max_length=256, dropout=0, seed=seed)
     result = hs.train_sparse(
         data.parent / "models" / "minilm-splade",
         mined.data,
