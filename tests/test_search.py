@@ -188,7 +188,7 @@ def test_a_plan_answers_like_a_search_with_its_settings() -> None:
     assert asyncio.run(plan.aresults(queries)) == expected
     assert plan.ask(queries).rankings["bm25"] == asyncio.run(plan.aask(queries)).rankings["bm25"]
     assert plan.ask([]).by_query == plan.results([]) == []
-    with pytest.raises(InvalidArgumentError, match="list of queries"):
+    with pytest.raises(InvalidArgumentError, match="queries is a list of strings"):
         plan.ask("wing")
     with pytest.raises(IndexNotFoundError, match="Nothing is indexed"):
         hs.HybridSearch({"bm25": hs.BM25()}).plan()
@@ -1033,7 +1033,7 @@ def test_results_print_as_text_and_html_without_trusting_the_documents() -> None
         (lambda s: s.search("q", reranker=np.zeros(2)), InvalidArgumentError, "hs.CrossEncoderReranker"),
         (lambda s: s.search("q", retrievers=5), InvalidArgumentError, "not 5"),
         (lambda s: s.search("q", retrievers=[["bm25"]]), InvalidArgumentError, "not \\['bm25'\\]"),
-        (lambda s: s.search_many(None), InvalidArgumentError, "list of queries"),
+        (lambda s: s.search_many(None), InvalidArgumentError, "queries is a list of strings"),
         (lambda s: s.get([7]), InvalidArgumentError, "not 7"),
         (lambda s: s.delete(None), InvalidArgumentError, "neither is given"),
         (lambda s: s.explain("q", 7), InvalidArgumentError, "one string, not 7"),

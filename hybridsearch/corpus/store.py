@@ -128,9 +128,9 @@ class CorpusStore:
         """
         folder = checked_path("folder", folder).absolute()
         arrow_schema(schema)
-        refuse_inside_index(folder, folder.resolve().parents)
         taken = IndexExistsError(f"There is an index in {folder} already: open it, or choose another folder.")
         try:
+            refuse_inside_index(folder, folder.resolve().parents)
             folder.mkdir(parents=True, exist_ok=True)
             foreign = sorted({path.name for path in folder.iterdir()} - _OURS)
             if (folder / MANIFEST).exists():

@@ -715,7 +715,6 @@ def test_a_folder_that_is_damaged_or_hostile_is_refused(spoil: Callable[[Path, P
     gc.collect()
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # the client forgets its lock file
 def test_a_folder_inside_a_folder_index_is_refused_and_stays_as_it_was(tmp_path: Path) -> None:
     hs.HybridSearch({"bm25": hs.BM25()}, tmp_path).index([hs.Document("a", "wing")], show_progress_bar=False)
     files = sorted(tmp_path.iterdir())
@@ -725,6 +724,7 @@ def test_a_folder_inside_a_folder_index_is_refused_and_stays_as_it_was(tmp_path:
     assert sorted(tmp_path.iterdir()) == files
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # the client forgets its lock file
 def test_a_folder_that_another_process_uses_is_locked(folder: Path) -> None:
     QdrantClient(path=str(folder)).close()
     program = "import sys, qdrant_client as q; c = q.QdrantClient(path=sys.argv[1]); print(1, flush=True); input()"
