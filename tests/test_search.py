@@ -1110,7 +1110,7 @@ def test_a_hit_that_is_taken_apart_names_the_way() -> None:
 
 
 def test_a_record_without_text_is_refused_with_the_function_that_takes_the_name_of_the_field() -> None:
-    with pytest.raises(DocumentError, match=r"with text_field \(--text-field\) of hs\.read_documents\.$"):
+    with pytest.raises(DocumentError, match=r"with text_field of hs\.read_documents \(--text-field\)\.$"):
         hs.HybridSearch({"bm25": hs.BM25()}).index([{"id": "1", "inhalt": "wing"}])
 
 

@@ -193,9 +193,7 @@ def _program(
 
 
 _VALUE = r"""=(?P<value>'[^']*'|\[[^\]]*\]|\{[^}]*\}|[^\s(),;]+)"""
-_BOTH_WAYS = re.compile(
-    rf"\b(?P<name>\w+)(?:{_VALUE})? \((?P<option>--[\w-]+)(?P<own>[^()]*)\)(?: of hs\.read_documents)?"
-)
+_BOTH_WAYS = re.compile(rf"\b(?P<name>\w+)(?:{_VALUE}| of [\w.]+)? \((?P<option>--[\w-]+)(?P<own>[^()]*)\)")
 
 
 def _with_options(message: str, verb: Any) -> str:

@@ -51,10 +51,10 @@ class BM25:
         language: Language of the stemmer and of the stop words, such as `"english"`. None for other languages, or for
             texts in several: then words are not stemmed, and no stop words are dropped unless `stop_words` lists them.
         variant: Variant of the BM25 formula: `"lucene"`, `"robertson"`, `"atire"`, `"bm25l"` or `"bm25+"`.
-        k1: Number that decides how slowly the weight grows with repetitions of a term, at least 0.
+        k1: Number that decides how slowly the weight grows with repetitions of a term, from 0 to 1,000,000.
         b: Strength of the correction for long documents, from 0 (none) to 1 (full).
-        delta: Parameter of the variants `"bm25l"` (default 0.5) and `"bm25+"` (default 1.0), at least 0. None for the
-            other variants.
+        delta: Parameter of the variants `"bm25l"` (default 0.5) and `"bm25+"` (default 1.0), from 0 to 1,000,000. None
+            for the other variants.
         stemming: Whether words are reduced to stems. "wings" then finds "wing".
         stop_words: True for the language's list (if `hybridsearch.encoders.stopwords` has one), False for no stop
             words, or your own list of words. Case is ignored.

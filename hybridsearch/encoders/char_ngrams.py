@@ -36,7 +36,7 @@ class CharNGrams:
 
     Args:
         n: Number of characters of an n-gram, from 2 to 8. The edges of a word count.
-        k1: Number that decides how slowly the weight grows with repetitions of an n-gram, at least 0.
+        k1: Number that decides how slowly the weight grows with repetitions of an n-gram, from 0 to 1,000,000.
         b: Strength of the correction for long documents, from 0 (none) to 1 (full).
 
     Raises:

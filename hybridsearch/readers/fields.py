@@ -149,14 +149,14 @@ class Fields:
         """The error of a record that has no text."""
         return DocumentError(
             f"there is no text: {_listed(self.text)} is not among its fields ({_shown(found)}). "
-            "Name the field with text_field (--text-field) of hs.read_documents."
+            "Name the field with text_field of hs.read_documents (--text-field)."
         )
 
     def without_id(self, found: Iterable[str]) -> DocumentError:
         """The error of a record that has no id."""
         return DocumentError(
             f"there is no id: {_listed(self.id)} is missing or empty among its fields ({_shown(found)}). "
-            "Name the field with id_field (--id-field) of hs.read_documents, or number the records with auto_id=True "
+            "Name the field with id_field of hs.read_documents (--id-field), or number the records with auto_id=True "
             "(--auto-id)."
         )
 
