@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from hybridsearch.backends import Request, RetrieverSchema, Schema
 from hybridsearch.errors import BackendError, IndexCorruptedError, InvalidArgumentError
-from hybridsearch.vectors import Metric, SparseQuery
+from hybridsearch.vectors import Metric, SparseQuery, other_lengths
 
 T = TypeVar("T")
 
@@ -43,7 +43,7 @@ def sparse_query(request: Request, retriever: RetrieverSchema) -> SparseQuery:
 
 
 def dense_query(request: Request, retriever: RetrieverSchema) -> NDArray[np.float32]:
-    """The query vector. Raises InvalidArgumentError if it does not have the dimensions of the retriever."""
+    """The query vector. Raises InvalidArgumentError if its dimensions or its length do not fit the retriever."""
     name, query = request.retriever, request.query
     if not isinstance(query, np.ndarray) or query.shape != (retriever.dimensions,):
         given = f"an array of shape {query.shape}" if isinstance(query, np.ndarray) else type(query).__name__
@@ -52,7 +52,13 @@ def dense_query(request: Request, retriever: RetrieverSchema) -> NDArray[np.floa
         )
     if not np.isfinite(query).all():
         raise InvalidArgumentError(f"The query of retriever {name!r} holds NaN or infinity.")
-    return query.astype(np.float32, copy=False)
+    query = query.astype(np.float32, copy=False)
+    if retriever.metric == "cosine" and other_lengths(query[None]).size:
+        raise InvalidArgumentError(
+            f"The query of retriever {name!r} has a vector of length {np.linalg.norm(query):.4g}, but with the metric "
+            "'cosine' every vector has length 1: let the encoder divide each vector by its length."
+        )
+    return query
 
 
 def multi_query(request: Request, retriever: RetrieverSchema) -> NDArray[np.float32]:

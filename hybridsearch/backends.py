@@ -12,6 +12,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias, get_args, runtime_checkable
 
+import numpy as np
+
 from hybridsearch.documents import Document
 from hybridsearch.errors import BackendError, IndexCorruptedError, InvalidArgumentError
 from hybridsearch.filters import Filter
@@ -26,6 +28,7 @@ from hybridsearch.vectors import (
     QueryVector,
     SparseVectors,
     Vectors,
+    other_lengths,
 )
 
 Kind: TypeAlias = Literal["lexical", "sparse", "dense", "multi_vector", "text"]
@@ -260,11 +263,35 @@ def check_batch(batch: EncodedBatch, schema: Schema) -> None:
                     f"Retriever {name!r} has vectors of {retriever.dimensions} dimensions compared by "
                     f"{retriever.metric}, but got {given[0]} dimensions and {given[1]}."
                 )
+        _check_content(name, vectors)
     ids = {document.id for document in batch.documents}
     if len(ids) != len(batch):
         seen: set[str] = set()
         twice = next(d.id for d in batch.documents if d.id in seen or seen.add(d.id))  # type: ignore[func-returns-value]
         raise InvalidArgumentError(f"The id {twice!r} comes twice in one batch: keep the last document of each id.")
+
+
+def _check_content(name: str, vectors: Vectors) -> None:
+    """Check what engines would understand differently: lengths for cosine, and terms that come twice."""
+    if isinstance(vectors, DenseVectors) and vectors.metric == "cosine":
+        if (others := other_lengths(vectors.array)).size:
+            length = np.linalg.norm(vectors.array[others[0]].astype(np.float64))
+            raise InvalidArgumentError(
+                f"Retriever {name!r} has a vector of length {length:.4g}, but with the metric 'cosine' every vector "
+                "has length 1: let the encoder divide each vector by its length, or choose the metric 'dot'."
+            )
+    elif isinstance(vectors, SparseVectors):
+        terms, matrix = vectors.vocabulary.terms, vectors.matrix
+        if len(vectors.vocabulary.index) < len(terms):
+            twice = next(term for column, term in enumerate(terms) if vectors.vocabulary.index[term] != column)
+            raise InvalidArgumentError(f"The vocabulary of retriever {name!r} has the term {twice!r} twice.")
+        if not matrix.has_canonical_format:
+            once = matrix.copy()
+            once.sum_duplicates()
+            if once.nnz < matrix.nnz:
+                raise InvalidArgumentError(
+                    f"The sparse vectors of retriever {name!r} have a term twice in one row: call sum_duplicates()."
+                )
 
 
 def check_schema(schema: Schema, backend: Backend) -> None:

@@ -25,6 +25,8 @@ from hybridsearch.messages import number_of
 Metric: TypeAlias = Literal["cosine", "dot", "euclidean"]
 """Metric that compares dense vectors."""
 
+_ROUNDING = 0.02  # of the square of a length: bfloat16 has 8 bits, so it rounds a number by at most 0.4 %
+
 
 class Vocabulary:
     """Names of the columns of a sparse matrix: words, subword tokens or latent dimensions.
@@ -107,7 +109,7 @@ class DenseVectors:
 
     Attributes:
         array: C-contiguous array of shape (documents, dimensions), float32, finite. With `"cosine"` each row has unit
-            length or is zero.
+            length or is zero. An index refuses others.
         metric: Metric of the scores, where a larger score is better. `"cosine"` and `"dot"` score by the inner product,
             `"euclidean"` by minus the distance.
         truncated: Number of texts of which the model read only the beginning.
@@ -131,6 +133,22 @@ class DenseVectors:
 
     def __len__(self) -> int:
         return int(self.array.shape[0])
+
+
+def other_lengths(array: NDArray[np.float32]) -> NDArray[np.intp]:
+    """Find the vectors whose length is neither 1 nor 0. Numbers that were rounded to 16 bits count as exact.
+
+    Args:
+        array: Vectors, of shape (vectors, dimensions).
+
+    Returns:
+        Their rows, ascending.
+
+    >>> other_lengths(np.float32([[0.6, 0.8], [0, 0], [1, 1]])).tolist()
+    [2]
+    """
+    squares = np.einsum("ij,ij->i", array, array)
+    return np.flatnonzero((np.abs(squares - 1) > _ROUNDING) & (squares > 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,7 +264,7 @@ class SparseQuery:
         weights: Weights in the order of `terms`, as float32. A lexical retriever has term counts.
 
     Raises:
-        EncodingError: There is not one finite weight for each term.
+        EncodingError: There is not one finite weight for each term, or a term comes twice.
     """
 
     terms: tuple[str, ...]
@@ -255,6 +273,11 @@ class SparseQuery:
     def __post_init__(self) -> None:
         if len(self.terms) != len(self.weights) or not math.isfinite(sum(self.weights.tolist())):
             raise EncodingError("A sparse query needs one finite weight for each of its terms.")
+        if len(set(self.terms)) < len(self.terms):
+            twice = next(term for place, term in enumerate(self.terms) if term in self.terms[:place])
+            raise EncodingError(
+                f"A sparse query has the term {twice!r} twice: give each term once, with all its weight."
+            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,11 +4,23 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_array
 
 import hybridsearch as hs
 from hybridsearch.backends import Fingerprint, RetrieverSchema, Schema, check_batch
 from hybridsearch.errors import EncodingError, IndexCorruptedError, InvalidArgumentError
-from hybridsearch.vectors import DenseVectors, EncodedBatch, MultiVectors, PassageSpans, concat, take
+from hybridsearch.vectors import (
+    DenseVectors,
+    EncodedBatch,
+    MultiVectors,
+    PassageSpans,
+    SparseQuery,
+    SparseVectors,
+    Vectors,
+    Vocabulary,
+    concat,
+    take,
+)
 
 SPANS = PassageSpans.of([[(0, 4), (4, 9)], [(0, 0)], [(0, 3), (2, 5), (5, 8)]])
 
@@ -47,6 +59,33 @@ def test_a_batch_has_one_vector_for_each_document_or_passage() -> None:
         EncodedBatch(documents[:1], {}, SPANS)
     with pytest.raises(EncodingError, match="2 vectors for 3 documents and 6 passages"):
         EncodedBatch(documents, {"whole": DenseVectors(np.ones((2, 2), np.float32), "dot")}, SPANS)
+
+
+def test_vectors_that_engines_would_understand_differently_are_refused() -> None:
+    made = Fingerprint("any", {})
+    sparse = Schema({"any": RetrieverSchema("sparse", made)})
+    dense = Schema({"any": RetrieverSchema("dense", made, dimensions=2, metric="cosine")})
+
+    def check(vectors: Vectors, schema: Schema) -> None:
+        check_batch(EncodedBatch([hs.Document(str(row), "") for row in range(len(vectors))], {"any": vectors}), schema)
+
+    def rows(columns: list[int], terms: list[str]) -> SparseVectors:
+        matrix = csr_array((np.float32([1, 2]), np.array(columns), np.array([0, 2])), shape=(1, 2))
+        return SparseVectors(matrix, Vocabulary(terms))
+
+    rounded = np.float32([0.6, 0.8]).astype(np.float16).astype(np.float32)
+    check(DenseVectors(np.stack([rounded, np.float32([0, 0])])), dense)
+    with pytest.raises(
+        InvalidArgumentError, match=r"'any' has a vector of length 5, .* 'cosine' every vector has length 1"
+    ):
+        check(DenseVectors(np.float32([[1, 0], [3, 4]])), dense)
+    check(rows([1, 0], ["a", "b"]), sparse)
+    with pytest.raises(InvalidArgumentError, match="'any' have a term twice in one row"):
+        check(rows([1, 1], ["a", "b"]), sparse)
+    with pytest.raises(InvalidArgumentError, match="'any' has the term 'a' twice"):
+        check(rows([0, 1], ["a", "a"]), sparse)
+    with pytest.raises(EncodingError, match="'a' twice"):
+        SparseQuery(("a", "b", "a"), np.float32([1, 2, 3]))
 
 
 def test_a_schema_with_passages_has_version_2_and_comes_back() -> None:

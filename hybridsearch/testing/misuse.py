@@ -106,6 +106,20 @@ class MisuseTests(Base):
                 assert find_all(backend, dense) == {"a"}
                 assert backend.fetch(["b"]) == [None]
 
+    def test_cosine_vectors_of_other_lengths_than_1_are_refused_and_nothing_is_stored(
+        self, backend: Backend, schema: Schema, dense: Kind
+    ) -> None:
+        batch = put(backend, [samples.plain("a")], schema)
+        right = batch.vectors[dense]
+        assert isinstance(right, DenseVectors)
+        for length in (0.5, 3.0):
+            with case(length=length):
+                wrong = DenseVectors(right.array * np.float32(length), "cosine")
+                with pytest.raises(InvalidArgumentError, match="length"):
+                    backend.upsert(EncodedBatch([samples.plain("b").document], {**batch.vectors, dense: wrong}))
+                backend.refresh()
+                assert find_all(backend, dense) == {"a"}
+
     def test_a_query_of_other_dimensions_is_refused(self, filled: Backend, dense: Kind) -> None:
         for dimensions in _OTHER_DIMENSIONS:
             with case(dimensions=dimensions), pytest.raises(HybridSearchError):

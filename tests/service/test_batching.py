@@ -33,7 +33,7 @@ class Counted:
         self.delay = 0.0
 
     def encode_documents(self, texts: Sequence[str], *, show_progress_bar: bool = False) -> DenseVectors:
-        return DenseVectors(np.stack([self._vector(text) for text in texts]), "cosine")
+        return DenseVectors(np.stack([self._vector(text) for text in texts]), "dot")
 
     def encode_queries(self, texts: Sequence[str]) -> list[NDArray[np.float32]]:
         self.calls.append(len(texts))
@@ -51,7 +51,7 @@ class Counted:
         return Fingerprint("counted", {})
 
     def schema(self) -> RetrieverSchema:
-        return RetrieverSchema("dense", self.fingerprint(), dimensions=len(WORDS), metric="cosine")
+        return RetrieverSchema("dense", self.fingerprint(), dimensions=len(WORDS), metric="dot")
 
 
 def make(**options: Any) -> tuple[hs.HybridSearch, Counted]:

@@ -77,7 +77,8 @@ class Samples:
         ]
         listed = 2 * self.passages
         requests = [Request(name, query, k, None, listed) for name in ("bm25", "sparse") for query in queries]
-        vectors = [rng.standard_normal(DIMENSIONS, np.float32) for _ in range(3)]
+        vectors = rng.standard_normal((3, DIMENSIONS), np.float32)
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         return requests + [Request("dense", vector, k, None, listed) for vector in vectors]
 
     def backend(self, location: Any = None, ids: Sequence[str] = (), **options: Any) -> MemoryBackend:

@@ -434,13 +434,14 @@ def test_wrong_batches_and_requests_are_refused_with_a_sentence(samples: Any) ->
         with pytest.raises(InvalidArgumentError):
             backend.upsert(batch)
     query = SparseQuery(("t1",), np.float32([1]))
-    vector = np.ones(8, dtype=np.float32)
+    vector = np.float32([1, 0, 0, 0, 0, 0, 0, 0])
     requests = [
         Request("unknown", query, 5),
         Request("bm25", vector, 5),
         Request("dense", query, 5),
         Request("dense", vector[:3], 5),
         Request("dense", vector * np.float32(np.nan), 5),
+        Request("dense", vector * np.float32(3), 5),
         Request("bm25", query, 0),
     ]
     for request in requests:
