@@ -373,7 +373,8 @@ class Capabilities:
             documents is the beginning of the ranking of so many. A kind that is left out has no such number.
         exact_on_request: Whether a request with `Request.exact` is answered exactly, by the engine's own exact search.
             `hs.recall` compares both answers.
-        finds_more: Sentence by approximate kind that says which option of the backend finds more, for people.
+        finds_more: Sentence by approximate kind that says which option of the backend finds more, and what its value is
+            now, for people. An evaluation keeps the answers of each value apart.
         score_tolerance: Relative error of a score by kind, compared with float64 arithmetic on the same vectors.
         atomic_batches: Whether batches appear at once: a search sees all of a batch or nothing of it, and all its
             requests see the same state. If not, the documents of a batch appear one after the other.

@@ -347,10 +347,10 @@ def _asked_key(search: HybridSearch, plan: SystemPlan, name: str) -> tuple[Any, 
 
 
 def _approximate(search: HybridSearch, name: str) -> list[str]:
-    """The kind of a retriever if its search may miss a document. Otherwise nothing."""
-    schema = search.backend.open()
+    """If the search of a retriever may miss a document: its kind, and what decides how many it misses. Else nothing."""
+    schema, can = search.backend.open(), search.backend.capabilities
     kinds = [] if schema is None else [schema.retrievers[name].kind]
-    return [kind for kind in kinds if kind in search.backend.capabilities.approximate]
+    return [text for kind in kinds if kind in can.approximate for text in (kind, can.finds_more.get(kind, ""))]
 
 
 _SCHEMA = pa.schema(

@@ -33,7 +33,7 @@ from hybridsearch.evaluation.experiment import Pipeline, compare, evaluate, retr
 from hybridsearch.evaluation.stages import Stages
 from hybridsearch.evaluation.tuning import tune
 from hybridsearch.ranking import Ranking
-from hybridsearch.vectors import DenseVectors, SparseQuery, SparseVectors
+from hybridsearch.vectors import DenseVectors, MultiVectors, SparseQuery, SparseVectors
 
 WORDS = "wing lift drag flow shock layer heat panel flutter jet nozzle laminar wake gust mach strain".split()  # noqa: SIM905
 QUICK: dict[str, Any] = {"latency_queries": 0, "show_progress_bar": False}
@@ -224,6 +224,32 @@ def test_a_retriever_is_asked_again_only_where_it_was_not_read_as_deep(
         stages.retrieve([plan])
         assert [len(stages.ranking(plan, "dense", query)) for query in stages.queries] == [plan.depth] * 40
     assert dense.calls == 2
+
+
+def test_kept_answers_of_an_approximate_search_are_of_its_settings(dataset: Dataset, tmp_path: Path) -> None:
+    class Words(Hashing):
+        """A late-interaction encoder with one vector for each word."""
+
+        def encode_documents(self, texts: Sequence[str], *, show_progress_bar: bool = False) -> MultiVectors:  # type: ignore[override]
+            return MultiVectors.of([self._vectors(text) for text in texts], 8)
+
+        def encode_queries(self, texts: Sequence[str]) -> list[NDArray[np.float32]]:
+            return [self._vectors(text) for text in texts]
+
+        def schema(self) -> RetrieverSchema:
+            return RetrieverSchema("multi_vector", self.fingerprint(), None, 8)
+
+        def _vectors(self, text: str) -> NDArray[np.float32]:
+            return np.array([self._vector(word) for word in text.split()])
+
+    with hs.HybridSearch({"late": Words()}, tmp_path / "index") as search:
+        search.index(dataset.corpus or [], show_progress_bar=False)
+    for candidates in (30, 60):
+        backend = MemoryBackend(tmp_path / "index", multi_vector_candidates=candidates)
+        with hs.HybridSearch({"late": Words()}, backend) as search:
+            options: dict[str, Any] = {"measures": ["AP"], "top_k": 30, "work_folder": tmp_path / "work", **QUICK}
+            found = compare({"late": Pipeline(search, candidates=30)}, dataset, **options)
+            assert found["late"].rankings == returned(search, dataset, candidates=30)
 
 
 @pytest.mark.parametrize("flips", [60, pytest.param(2000, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])])
