@@ -49,6 +49,7 @@ class ChosenFusion:
         self._path = path
         self._search: HybridSearch | None = None
         self._own: tuple[Fusion, int] | None = None
+        self._used: Fusion | None = None
         self._seen: tuple[int, ...] | None = None
 
     def apply(self, search: HybridSearch) -> None:
@@ -59,15 +60,18 @@ class ChosenFusion:
         Args:
             search: The search.
         """
-        if search is not self._search:
+        if search is not self._search or search.fusion is not self._used:  # another index may be at the place now
             self._search, self._own, self._seen = search, (search.fusion, search.candidates), None
         seen = self._signature()
-        if seen == self._seen or self._own is None:
-            return
-        self._seen = seen
-        search.fusion, search.candidates = self._own
-        if seen is None:
-            return
+        if seen != self._seen and self._own is not None:
+            self._seen = seen
+            search.fusion, search.candidates = self._own
+            if seen is not None:
+                self._read(search)
+        self._used = search.fusion
+
+    def _read(self, search: HybridSearch) -> None:
+        """Let a search use the fusion of the file."""
         try:
             fusion, candidates = read_fusion(self._path, None)
             search.plan(1, fusion=fusion, candidates=candidates)
@@ -75,7 +79,8 @@ class ChosenFusion:
             _log.error("The chosen fusion is not used: %s", redacted(str(error)))
             return
         search.fusion = fusion
-        search.candidates = self._own[1] if candidates is None else candidates
+        if candidates is not None:
+            search.candidates = candidates
 
     def _signature(self) -> tuple[int, ...] | None:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
@@ -19,6 +20,7 @@ from hybridsearch.access import Tokens
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.progress import progress_bar
 from hybridsearch.service.app import make_app
+from hybridsearch.service.chosen import ChosenFusion
 from hybridsearch.service.indexes import ServedIndex
 from hybridsearch.service.jobs import JobRunningError, Jobs
 from hybridsearch.service.settings import Settings
@@ -256,6 +258,29 @@ def test_a_damaged_fusion_has_no_effect(client: Callable[..., TestClient], tmp_p
     with_pools(asked, "alder")
     (tmp_path / "judged" / "trees" / "fusion.json").write_text('{"type": "rrf", "weights": {"other": 1}}')
     assert asked.post("/v1/trees/search", json={"query": "alder"}).json()["hits"][0]["id"] == "alder"
+
+
+def test_a_chosen_fusion_stays_in_use_after_another_index_takes_the_place(tmp_path: Path) -> None:
+    def make(language: str, candidates: int) -> None:
+        shutil.rmtree(tmp_path / "trees", ignore_errors=True)
+        retrievers = {"bm25": hs.BM25(language), "chars": hs.CharNGrams()}
+        with hs.HybridSearch(retrievers, tmp_path / "trees", candidates=candidates) as made:
+            made.index([hs.Document("1", "alder")], show_progress_bar=False)
+
+    make("english", 20)
+    file = tmp_path / "fusion.json"
+    hs.RRF(7).save(file)
+    chosen = ChosenFusion(file)
+    with hs.open(tmp_path / "trees") as search:
+        chosen.apply(search)
+        assert (repr(search.fusion), search.candidates) == ("RRF(k=7)", 20)
+        make("german", 30)
+        search.refresh()
+        chosen.apply(search)
+        assert (repr(search.fusion), search.candidates) == ("RRF(k=7)", 30)
+        file.unlink()
+        chosen.apply(search)
+        assert (repr(search.fusion), search.candidates) == (repr(hs.RRF()), 30)
 
 
 def test_judges_are_compared_and_their_grades_are_exported(client: Callable[..., TestClient], tmp_path: Path) -> None:
