@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Sized
 from numbers import Integral, Real
 from pathlib import Path
 from typing import TypeVar
@@ -209,6 +209,8 @@ def texts(value: Sequence[str]) -> Sequence[str]:
         raise InvalidArgumentError(f"texts is a list of strings, not one string: write [{value[:40]!r}].")
     if is_keyed(value):
         raise InvalidArgumentError(f"texts is a list of strings, not {keyed(value)}.")
+    if not isinstance(value, Sized):  # an iterator can be read only once
+        raise InvalidArgumentError(f"texts is a list of strings, not {shown(value)}.")
     for row, text in enumerate(value):
         if not isinstance(text, str):
             raise InvalidArgumentError(f"texts[{row}] is a string, not {type(text).__name__} {text!r:.80}.")

@@ -108,11 +108,11 @@ class BM25:
             raise InvalidArgumentError(
                 f"No language {language!r} is known: known are {', '.join(LANGUAGES)}, or None for any other."
             )
-        if not isinstance(stop_words, bool):
-            listed = isinstance(stop_words, Iterable) and not isinstance(stop_words, str | Mapping)
-            if not listed or not all(isinstance(word, str) for word in stop_words):
-                raise InvalidArgumentError(f"stop_words is True, False or a list of words, not {shown(stop_words)}.")
+        if isinstance(stop_words, Iterable) and not isinstance(stop_words, str | Mapping):
             stop_words = list(stop_words)
+        listed = isinstance(stop_words, list) and all(isinstance(word, str) for word in stop_words)
+        if not listed and not isinstance(stop_words, bool):
+            raise InvalidArgumentError(f"stop_words is True, False or a list of words, not {shown(stop_words)}.")
         flags = {"stemming": stemming, "lowercase": lowercase, "fold_accents": fold_accents, "bigrams": bigrams}
         for name, flag in (flags | {"identifiers": identifiers}).items():
             true_or_false(name, flag)

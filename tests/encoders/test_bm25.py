@@ -247,7 +247,7 @@ def test_queries_hold_distinct_terms_in_order_with_their_counts() -> None:
     assert PLAIN.decode(query) == [("flow", 2.0), ("heat", 1.0), ("wing", 1.0)]
 
 
-@pytest.mark.parametrize("texts", ["one string", [b"bytes"], [None]])
+@pytest.mark.parametrize("texts", ["one string", [b"bytes"], [None], iter(["read once"]), 5])
 def test_texts_that_are_no_list_of_strings_are_refused(texts: Any) -> None:
     for encode in (PLAIN.encode_documents, PLAIN.encode_queries):
         with pytest.raises(InvalidArgumentError, match="texts"):
@@ -288,6 +288,7 @@ def test_every_choice_is_part_of_the_fingerprint() -> None:
 
 def test_the_order_of_stop_words_and_the_spelling_of_numbers_change_nothing() -> None:
     assert BM25(stop_words=["of", "the"]).fingerprint() == BM25(stop_words=("the", "of", "the")).fingerprint()
+    assert BM25(stop_words=iter(["of", "the"])).fingerprint() == BM25(stop_words=["of", "the"]).fingerprint()  # type: ignore[arg-type]
     assert BM25(b=1).fingerprint().digest == BM25(b=1.0).fingerprint().digest
 
 
