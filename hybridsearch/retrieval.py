@@ -289,8 +289,7 @@ class Plan:
             else:
                 failures[name] = str(answer)
         if not good:
-            reasons = "; ".join(f"{name}: {reason}" for name, reason in failures.items())
-            raise RetrieverError(f"No retriever answered: {reasons}.")
+            raise unanswered(failures)
         joined = Answers.joined(good)
         # The retrievers encode side by side, so the longest encoding is subtracted.
         timings["search"] -= max(joined.timings.values(), default=0.0)
@@ -555,6 +554,12 @@ class Plan:
             )
             for hit in hits
         ]
+
+
+def unanswered(failures: Mapping[str, str]) -> RetrieverError:
+    """The error if all retrievers failed. `failures` has the reason of each."""
+    reasons = "; ".join(f"{name}: {reason}" for name, reason in failures.items())
+    return RetrieverError(f"No retriever answered: {reasons}.")
 
 
 def matched_tokens(

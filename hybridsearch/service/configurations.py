@@ -12,7 +12,7 @@ from pydantic import Field
 from hybridsearch.answers import Answers
 from hybridsearch.fusion import RRF, Fusion
 from hybridsearch.hits import Results
-from hybridsearch.retrieval import Plan
+from hybridsearch.retrieval import Plan, unanswered
 from hybridsearch.search import HybridSearch
 from hybridsearch.service.models import AnyFusion, Strict
 
@@ -95,6 +95,7 @@ async def search_with(
     Raises:
         InvalidArgumentError: A configuration is not usable, for example because it names an unknown retriever.
         FilterError: The filter is not usable.
+        RetrieverError: No retriever of a configuration answered.
     """
     depths = [one.depth_of(search) for one in configurations]
     plans = [
@@ -120,7 +121,10 @@ async def search_with(
 
 
 def _cut(answers: Answers, names: Sequence[str], depth: int) -> Answers:
-    """The answers of some retrievers, with their first documents."""
+    """The answers of some retrievers, with their first documents. Raises RetrieverError if none of them answered."""
     kept = {name: [ranking.top(depth) for ranking in of] for name, of in answers.rankings.items() if name in names}
+    failures = {name: reason for name, reason in answers.failures.items() if name in names}
+    if not kept:
+        raise unanswered(failures)
     notes = {name: of for name, of in answers.notes.items() if name in names}
-    return replace(answers, rankings=kept, notes=notes, timings=dict(answers.timings))
+    return replace(answers, rankings=kept, failures=failures, notes=notes, timings=dict(answers.timings))

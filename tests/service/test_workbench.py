@@ -109,12 +109,20 @@ def test_no_answer_says_why_an_optional_retriever_failed_and_the_log_does(
             ]
             compared = {"queries": ["three"], "configurations": [{}, {}]}
             assert (await client.post("/workbench/books/compare", json=compared)).status_code == 200
+            weights = [{"bm25": bm25, "chars": 1 - bm25} for bm25 in (1, 0)]
+            fusions = [{"type": "rrf", "weights": of_fusion} for of_fusion in weights]
+            alone, failed = [
+                await client.post("/workbench/books/look", json={**body, "configurations": [{"fusion": fusion}]})
+                for fusion in fusions
+            ]
+            assert "Without chars" not in alone.text
+            assert (failed.status_code, failed.json()["type"]) == (503, "urn:hybridsearch:error:retriever")
             return [answer.text for answer in answers]
 
     for text in asyncio.run(ask()):
         assert "Without chars: The retriever did not answer." in text
         assert "secret" not in text
-    assert [line.count("/secret/model is gone") for line in logged] == [1, 1, 1]
+    assert [line.count("/secret/model is gone") for line in logged] == [1, 1, 1, 1]
 
 
 @pytest.mark.parametrize(
