@@ -358,6 +358,38 @@ class Plan:
             results.append(Results(query, hits, names, answers.failures, tuple(notes), timings))
         return results
 
+    def explain(self, query: str, document: Document) -> Explanation:
+        """Explain the place of a document in the results of a query.
+
+        Args:
+            query: Text of the query.
+            document: Document of the index. No retriever needs to have it in its ranking.
+
+        Returns:
+            The explanation.
+        """
+        answers = self.ask([query])
+        for hit in replace(self, top_k=None).merge([query], answers)[0]:
+            if hit.id == document.id:
+                return hit.explain()
+        requests = {name: of[0] for name, of in answers.requests.items()}
+        found = all_matched_terms(self.backend, requests, {name: [document.id] for name in requests})
+        tokens = {name: matched_tokens(self.encoder(name), query, document) for name in requests}
+        return Explanation(
+            query=query,
+            id=document.id,
+            retrievers={},
+            terms={name: of_retriever[document.id] for name, of_retriever in found.items()},
+            fusion=repr(self.fusion),
+            fused_rank=None,
+            fused_score=None,
+            reranker_score=None,
+            rank=None,
+            token_matches={name: matches for name, matches in tokens.items() if matches},
+            notes=tuple(answers.notes_of(0)),
+            feedback=answers.expansions_of(0),
+        )
+
     def _why_empty(self) -> list[str]:
         """A note if there is no document that could be found."""
         try:

@@ -41,7 +41,7 @@ from hybridsearch.places import Recipe, connected, place_name
 from hybridsearch.ranking import Ranking
 from hybridsearch.readers import Table
 from hybridsearch.rerank import MMR, Boost, Reranker, check_reranker
-from hybridsearch.retrieval import Plan, all_matched_terms, filter_notes, matched_tokens
+from hybridsearch.retrieval import Plan, filter_notes
 from hybridsearch.selection import Selection
 
 _FETCHED: Final = 1024  # documents that are read at a time
@@ -659,23 +659,8 @@ class HybridSearch:
         (document,) = self.get(id)
         if document is None:
             raise InvalidArgumentError(f"There is no document {id!r} in the index.")
-        id = document.id
         plan = self.plan(1, retrievers=retrievers, candidates=candidates, feedback=feedback)
-        plan = replace(plan, top_k=None)
-        answers = plan.ask([query])
-        for hit in plan.merge([query], answers)[0]:
-            if hit.id == id:
-                return hit.explain()
-        requests = {name: of[0] for name, of in answers.requests.items()}
-        found = all_matched_terms(self._backend, requests, {name: [id] for name in requests})
-        terms = {name: of_retriever[id] for name, of_retriever in found.items()}
-        tokens = {name: matched_tokens(self._encoders.given[name], query, document) for name in requests}
-        return Explanation(
-            *(query, id, {}, terms, repr(self.fusion), None, None, None, None),
-            token_matches={name: matches for name, matches in tokens.items() if matches},
-            notes=tuple(answers.notes_of(0)),
-            feedback=answers.expansions_of(0),
-        )
+        return plan.explain(query, document)
 
     # Saving, refreshing and closing
 

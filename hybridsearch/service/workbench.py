@@ -269,9 +269,10 @@ def _explain(search: HybridSearch, body: Explain) -> dict[str, Any]:
     hit = next((hit for hit in results if hit.id == body.id), None)
     if hit is not None:
         return {**hit.explain().to_dict(), "document": _document(hit.document, hit.span, hit.highlights)}
-    explanation = search.explain(body.query, body.id, candidates=configuration.depth_of(search))
     (document,) = search.get(body.id)
-    return {**explanation.to_dict(), "document": None if document is None else _document(document, (0, 0), ())}
+    if document is None:
+        raise InvalidArgumentError(f"There is no document {body.id!r} in the index.")
+    return {**plan.explain(body.query, document).to_dict(), "document": _document(document, (0, 0), ())}
 
 
 def _document(document: Document, span: tuple[int, int], highlights: Sequence[Highlight]) -> dict[str, Any]:

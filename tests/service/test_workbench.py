@@ -55,6 +55,18 @@ def test_documents_without_a_retriever_are_explained_too(ask: Ask) -> None:
     assert found["document"]["text"] == [["Never charge a battery that is frozen.", [], False]]
 
 
+def test_a_document_that_the_configuration_does_not_find_has_no_rank(ask: Ask) -> None:
+    fusion = {"type": "rrf", "weights": {"bm25": 1, "chars": 0}}
+    body = {"query": "charg", "id": "über 1", "configuration": {"fusion": fusion}}
+    assert ask("POST", "/workbench/papers/explain", json={**body, "configuration": {}}).json()["rank"] is not None
+    found = ask("POST", "/workbench/papers/explain", json={**body, "filter": {"year": 2020}}).json()
+    assert (found["rank"], found["retrievers"]) == (None, {})
+    found = ask("POST", "/workbench/papers/explain", json={**body, "query": "neverr"}).json()
+    assert (found["rank"], found["fused_rank"], found["retrievers"]) == (None, None, {})
+    assert found["fusion"] == "RRF(weights={'bm25': 1.0, 'chars': 0.0}, k=60)"
+    assert ask("POST", "/workbench/papers/explain", json={**body, "id": "none"}).status_code == 400
+
+
 def explained(serving: Any, folder: Path, query: str, id: str) -> dict[str, Any]:
     """The document of an explanation, from a service of the index in a folder."""
 

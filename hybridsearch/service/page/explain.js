@@ -62,7 +62,7 @@ export function explain(app, given) {
   }
 
   function sentence(found) {
-    if (found.fused_rank === null) return "No retriever has this document among its candidates.";
+    if (found.fused_rank === null) return "No retriever of the configuration has this document among its candidates.";
     const reranked = found.reranker_score !== null && found.reranker_score !== undefined;
     const fusion = `Rank ${found.fused_rank} by fusion (${described(app, given.configuration).split(" · ")[0]})`;
     return reranked ? `${fusion}, rank ${found.rank} after reranking.` : `${fusion}.`;
