@@ -170,7 +170,8 @@ class LazyModel:
                 "MODEL --data TEXTS --output FOLDER`, and give that folder."
             )
         if precision == "auto":
-            self._way = choose(self._loaded, self.name, self._files_digest(with_int8=False), self._runtime)
+            made = self._made_of(self._files_digest(with_int8=False), self._device)
+            self._way = choose(self._loaded, self.name, made, self._runtime)
             return self._way
         return Way(precision, self._runtime or ("openvino" if precision == "int8" else "torch"))
 
@@ -202,6 +203,11 @@ class LazyModel:
 
     def _files_digest(self, *, with_int8: bool) -> str:
         return folder_digest(self.folder(), with_code=self._trust, with_int8=with_int8)
+
+    def _made_of(self, digest: str, *more: str | None) -> str:
+        """What a loaded transformer depends on, as a text: the digest of its files, `model_kwargs`, and `more`."""
+        given = [one for one in (self._model_kwargs, *more) if one]
+        return f"{digest}-{json.dumps(given, sort_keys=True)}" if given else digest
 
     def folder(self) -> Path:
         """Find the folder with the model's files.
@@ -286,7 +292,7 @@ class LazyModel:
             if self.family == "MultiVectorEncoder":
                 model[0].document_length = self._max_length  # a model may have a limit for each task
         way = self.way()
-        use(model.eval(), way, folder, digest)
+        use(model.eval(), way, folder, self._made_of(digest))
         self._digest, self._way = digest, way
         return model
 

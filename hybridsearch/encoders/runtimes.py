@@ -84,14 +84,14 @@ class Way:
         return f"{self.precision} by {self.runtime}"
 
 
-def use(model: Any, way: Way, folder: Path, digest: str) -> None:
+def use(model: Any, way: Way, folder: Path, made_of: str) -> None:
     """Make a loaded model run in another way. The model is changed in place, and cannot be trained after it.
 
     Args:
         model: Model of sentence-transformers.
         way: How its transformers are run from now on.
         folder: Folder of the model.
-        digest: Digest of the model's content.
+        made_of: What the loaded model depends on: the digest of its content, and the arguments for torch.
 
     Raises:
         InvalidArgumentError: The model cannot be run in this way.
@@ -102,7 +102,7 @@ def use(model: Any, way: Way, folder: Path, digest: str) -> None:
     pools = [one for one in model.modules() if type(one).__name__ == "SpladePooling" and one.pooling_strategy == "max"]
     for number, part in enumerate(_transformers(model)):
         if way.runtime == "openvino":
-            _use_openvino(part, way.precision, f"{digest}-{number}", folder / INT8 / f"{number}.xml", keeps=not pools)
+            _use_openvino(part, way.precision, f"{made_of}-{number}", folder / INT8 / f"{number}.xml", keeps=not pools)
         else:
             _use_bf16(part, is_scorer=type(model).__name__ == "CrossEncoder")
     for pooling in pools:
@@ -430,7 +430,7 @@ class Choice:
         )
 
 
-def choose(load: Callable[[Way], Any], name: str, digest: str, runtime: Runtime | None) -> Way:
+def choose(load: Callable[[Way], Any], name: str, made_of: str, runtime: Runtime | None) -> Way:
     """Find the fastest way to run a model on this machine that loses at most .0001 of cosine on a few texts.
 
     The choice is made once for each model, machine and version of the libraries. It is then read from a file.
@@ -438,12 +438,12 @@ def choose(load: Callable[[Way], Any], name: str, digest: str, runtime: Runtime 
     Args:
         load: Function that loads the model in a way.
         name: Name of the model, for messages.
-        digest: Digest of the model's content.
+        made_of: What the loaded model depends on: the digest of its content, the arguments for torch, and the device.
         runtime: The only library to look at. None for all that are installed.
     """
     import torch
 
-    key = [digest, runtime, platform.processor(), platform.node(), *map(_version, ("torch", "openvino"))]
+    key = [made_of, runtime, platform.processor(), platform.node(), *map(_version, ("torch", "openvino"))]
     folder = cache_folder()
     file = folder / CHOICES / f"{hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]}.json" if folder else None
     known = None if file is None else _read_choice(file)

@@ -200,6 +200,20 @@ def test_auto_stays_fp32_if_nothing_is_faster_or_as_good(
     assert "nothing that is installed is faster" in str(recwarn.pop(UserWarning).message)
 
 
+def test_graphs_and_choices_are_kept_for_each_way_to_load_a_model(minilm: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[str] = []
+    monkeypatch.setattr("hybridsearch.encoders.models.use", lambda model, way, folder, made_of: kept.append(made_of))
+    monkeypatch.setattr(
+        "hybridsearch.encoders.models.choose", lambda load, name, made_of, runtime: kept.append(made_of) or Way()
+    )
+    for options in ({}, {"model_kwargs": {"dtype": "float16"}}):
+        hs.Dense(minilm, device="cpu", **options).model.get()
+    assert len(set(kept)) == 2
+    for options in ({"device": "cpu"}, {"device": "cuda"}, {"model_kwargs": {"dtype": "float16"}}):
+        hs.Dense(minilm, precision="auto", **options).model.way()
+    assert len(set(kept)) == 4
+
+
 def test_the_setting_is_written_and_made_again(minilm: str) -> None:
     dense = hs.Dense(minilm, precision="bf16", runtime="openvino")
     assert "precision='bf16', runtime='openvino'" in repr(dense)
