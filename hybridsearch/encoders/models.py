@@ -27,6 +27,9 @@ from hybridsearch.encoders.runtimes import INT8, Precision, Runtime, Way, choose
 from hybridsearch.errors import InvalidArgumentError, MissingExtraError, ModelNotFoundError
 from hybridsearch.forks import after_fork
 
+_SIMILARITIES: dict[Family, str] = {"SentenceTransformer": "cosine", "MultiVectorEncoder": "maxsim"}
+"""The usual similarity of a family whose models may have several. Digests of models name only another one."""
+
 
 class LazyModel:
     """A model of sentence-transformers that is loaded at first use, by one thread.
@@ -195,9 +198,10 @@ class LazyModel:
         even if the folder has changed.
         """
         if not self.is_named:
-            state = (_weights_state(self._model), _object_settings(self._model))
+            settings = _object_settings(self._model, self.family)
+            state = (_weights_state(self._model), settings)
             if self._known is None or self._known[0] != state:
-                self._known = (state, _object_digest(self._model))
+                self._known = (state, _object_digest(self._model, settings))
             return self._known[1]
         return self._digest or self._files_digest(with_int8=self.way().precision == "int8")
 
@@ -394,10 +398,12 @@ def _without_new_projection(model: Any) -> Any:
     )
 
 
-def _object_settings(model: Any) -> str:
-    """The settings of a loaded model that its vectors depend on."""
+def _object_settings(model: Any, family: Family) -> str:
+    """The settings of a loaded model that its vectors and scores depend on."""
     limits = [getattr(model, name, None) for name in ("max_seq_length", "truncate_dim", "max_active_dims")]
-    return repr((str(model), model.prompts, model.default_prompt_name, limits))
+    similarity = getattr(model, "similarity_fn_name", None)  # it decides whether vectors are normalized
+    others = [] if similarity == _SIMILARITIES.get(family, similarity) else [str(similarity)]
+    return repr((str(model), model.prompts, model.default_prompt_name, limits, *others))
 
 
 def _weights_state(model: Any) -> tuple[tuple[int, int], ...]:
@@ -405,11 +411,11 @@ def _weights_state(model: Any) -> tuple[tuple[int, int], ...]:
     return tuple((weight.data_ptr(), 0 if weight.is_inference() else weight._version) for weight in model.parameters())
 
 
-def _object_digest(model: Any) -> str:
+def _object_digest(model: Any, settings: str) -> str:
     """The digest of a loaded model, in place of `folder_digest`."""
     import torch
 
-    total = hashlib.sha256(_object_settings(model).encode())
+    total = hashlib.sha256(settings.encode())
     for name, tensor in sorted(model.state_dict().items()):
         total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         total.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())

@@ -270,6 +270,17 @@ def test_a_model_object_has_a_fingerprint_but_no_description(model: Any) -> None
     assert schema.fingerprint == Dense(model).fingerprint()
 
 
+def test_the_cache_keeps_the_vectors_of_each_similarity_of_a_model_object(minilm: str, tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(tiny(tmp_path, minilm), device="cpu")
+    before = Dense(model, cache=tmp_path / "cache")
+    assert np.linalg.norm(before.encode_documents(["wing"]).array) == pytest.approx(1)
+    model.similarity_fn_name = "dot"
+    dense = Dense(model, cache=tmp_path / "cache")
+    close(dense.encode_documents(["wing"]).array, model.encode(["wing"]))
+
+
 def test_every_setting_that_changes_vectors_changes_the_fingerprint(minilm: str, tmp_path: Path) -> None:
     variants = [
         Dense(minilm),
