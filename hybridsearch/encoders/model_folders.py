@@ -21,7 +21,8 @@ Family: TypeAlias = Literal["SentenceTransformer", "SparseEncoder", "CrossEncode
 
 _HUB_OWNERS = {"SentenceTransformer": "sentence-transformers", "CrossEncoder": "cross-encoder"}
 
-_CONTENT_SUFFIXES = {".json", ".txt", ".model", ".jinja", ".safetensors"}
+_CONTENT_SUFFIXES = {".json", ".txt", ".jinja", ".safetensors"}
+_CONTENT_SUFFIXES |= {".model", ".codes", ".spm", ".tokenizer", ".tiktoken"}  # vocabularies of tokenizers
 _NOT_CONTENT = {"data_config.json", "trainer_state.json", "train_results.json", "eval_results.json", "all_results.json"}
 _NOT_CONTENT |= {"training.json", "report.json", "optimization.json"}  # files of hybridsearch.training
 _NOT_FETCHED = ["*.h5", "*.msgpack", "*.ot", "*.pt", "*.pkl", "pytorch_model*", "training_args.bin", "flax*", "rust*"]

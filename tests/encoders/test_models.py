@@ -57,6 +57,15 @@ def test_a_file_changed_in_place_changes_the_digest(copy: Path, file: str) -> No
     assert folder_digest(copy) != before
 
 
+@pytest.mark.parametrize("file", ["bpe.codes", "source.spm", "prophetnet.tokenizer", "qwen.tiktoken"])
+def test_each_vocabulary_of_a_tokenizer_counts_for_the_digest(copy: Path, file: str) -> None:
+    digests = {folder_digest(copy)}
+    for content in ("one", "two"):
+        (copy / file).write_text(content)
+        digests.add(folder_digest(copy))
+    assert len(digests) == 3
+
+
 def test_the_base_model_of_an_adapter_counts_for_its_digest(minilm: str, copy: Path, tmp_path: Path) -> None:
     adapter = tmp_path / "adapter"
     adapter.mkdir()
