@@ -144,6 +144,14 @@ def test_a_policy_decides_about_ids_that_come_twice() -> None:
     assert [document.content for document in store.filter_documents()] == ["new", "second"]
 
 
+def test_ids_that_only_look_alike_are_two_documents_under_every_policy() -> None:
+    for policy in (DuplicatePolicy.SKIP, DuplicatePolicy.NONE, DuplicatePolicy.OVERWRITE):
+        store = new_store()
+        store.write_documents([Document(id="caf\u00e9", content="composed")])
+        assert store.write_documents([Document(id="cafe\u0301", content="decomposed")], policy) == 1
+        assert store.count_documents() == 2
+
+
 @pytest.mark.parametrize(
     ("document", "error"),
     [

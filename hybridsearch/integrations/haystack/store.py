@@ -526,7 +526,9 @@ class HybridSearchDocumentStore:
     def _existing(self, ids: list[str]) -> set[str]:
         if not is_indexed(self.hybrid_search):
             return set()
-        return {id for id, found in zip(ids, self.hybrid_search.get(ids), strict=True) if found is not None}
+        # `get` also finds a document whose id is another spelling in Unicode.
+        found = self.hybrid_search.get(ids)
+        return {id for id, one in zip(ids, found, strict=True) if one is not None and one.id == id}
 
     def _delete(self, filter: dict[str, Any]) -> int:
         with filtering():
