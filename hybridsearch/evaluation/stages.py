@@ -162,8 +162,11 @@ class Stages:
     def fingerprint(self, search: HybridSearch, name: str) -> list[str]:
         """Everything on which a retriever's answers depend, apart from the documents."""
         read = [] if search.passages is None else [json.dumps(search.passages.to_json(), sort_keys=True)]
+        schema = search.backend.open()
+        mean = None if schema is None else schema.retrievers[name].average_length
+        weighed = [] if mean is None else [repr(mean)]  # other documents before these may have decided the mean length
         digest = query_digest(search.retrievers[name])
-        return [name, digest, *_approximate(search, name), *read]
+        return [name, digest, *_approximate(search, name), *read, *weighed]
 
     def index_digest(self, search: HybridSearch) -> str:
         """A digest that changes with every change of the index or engine.

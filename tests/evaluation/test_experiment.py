@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import platform
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -250,6 +251,19 @@ def test_kept_answers_of_an_approximate_search_are_of_its_settings(dataset: Data
             options: dict[str, Any] = {"measures": ["AP"], "top_k": 30, "work_folder": tmp_path / "work", **QUICK}
             found = compare({"late": Pipeline(search, candidates=30)}, dataset, **options)
             assert found["late"].rankings == returned(search, dataset, candidates=30)
+
+
+def test_kept_answers_are_of_one_mean_length(dataset: Dataset, tmp_path: Path) -> None:
+    pytest.importorskip("qdrant_client", reason="pip install 'hybridsearch[qdrant]'")
+    documents = sorted(dataset.corpus or [], key=lambda document: len(document.text))
+    options: dict[str, Any] = {"measures": ["AP"], "top_k": 30, "work_folder": tmp_path / "work", **QUICK}
+    for first in (documents[:10], documents[-10:]):
+        shutil.rmtree(tmp_path / "index", ignore_errors=True)
+        with hs.HybridSearch({"bm25": hs.BM25()}, f"qdrant://{tmp_path}/index/made") as search:
+            search.upsert(first)  # they decide the mean length of the weights
+            search.upsert(documents)
+            found = compare({"bm25": Pipeline(search, ["bm25"])}, dataset, **options)
+            assert found["bm25"].rankings == returned(search, dataset)
 
 
 @pytest.mark.parametrize("flips", [60, pytest.param(2000, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])])
