@@ -48,8 +48,8 @@ _TOLERANCES = {"fp32": 0.0, "bf16": 1e-3}
 class Fingerprint:
     """Name of an encoder and all settings that change its vectors, such as the model's content and the prompts.
 
-    The vectors of two encoders with equal fingerprints can be compared with each other. So can those of two encoders
-    that differ only in the precision, if both precisions have a tolerance: "fp32" and "bf16".
+    The vectors of two encoders with equal fingerprints can be compared with each other. The precisions "fp32" and
+    "bf16" have a tolerance, so vectors of two encoders that differ only in these can be compared, too.
 
     Attributes:
         name: Name of the encoder's type.

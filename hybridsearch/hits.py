@@ -289,11 +289,11 @@ class Hit:
         """Spans of `document.text` that the retrievers found, in order.
 
         For BM25 they are the words whose terms matched. For a sparse model they are also the words that give a
-        dimension of the query its largest weight, and for a dense model the sentence that is nearest to the query. For
-        a late-interaction reranker they are the words that match words of the query, except stop words of BM25. Words
-        that feedback added are found only in a document that has none of the query's own. All spans are in the best
-        passage if the index has passages, and those of a reranker in the passages that it read. Models read the texts
-        of up to 10 hits when the highlights of one of them are first read.
+        dimension of the query its largest weight. For a dense model they are the sentence that is nearest to the query.
+        For a late-interaction reranker they are the words that match words of the query, except stop words of BM25.
+        Words that feedback added are found only in a document that has none of the query's own. All spans are in the
+        best passage if the index has passages, and those of a reranker in the passages that it read. Models read the
+        texts of up to 10 hits when the highlights of one of them are first read.
 
         Raises:
             BackendError: The hit was copied or unpickled, so it does not know its index.
@@ -367,10 +367,10 @@ class Results(Sequence[Hit]):
         hits: The hits, best first.
         retrievers: Names of the retrievers that answered.
         failures: Reason by name, for each optional retriever that failed or was too slow.
-        notes: Sentences for people who read the results. A note says that a retriever is missing, that a retriever read
-            only a part of the query, found no term in it or searched for synonyms, that no document has a field of the
-            filter or matches it, that the index is empty, that nothing reaches `min_score`, or that a boost or a group
-            had no effect.
+        notes: Sentences for people who read the results. Some are about a retriever: it is missing, it read only a part
+            of the query, it found no term in it, or it searched for synonyms. Others say that no document has a field
+            of the filter or matches it, that the index is empty, that nothing reaches `min_score`, or that a boost or a
+            group had no effect.
         timings: Seconds of each stage (`"encode NAME"`, `"feedback"`, `"search"`, `"fuse"`, `"fetch"`, `"rerank"`) for
             the whole call. `"feedback"` is the first pass. If retrievers work side by side, `"search"` includes it, and
             leaves out the longest `"encode NAME"`.

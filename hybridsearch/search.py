@@ -363,8 +363,8 @@ class HybridSearch:
     def get(self, ids: str | Iterable[str]) -> list[Document | None]:
         """Read documents by id.
 
-        If there is no document with an id, the id means the document whose id Unicode treats as equal, such as the "é"
-        that a keyboard writes and the "é" in names of files on macOS.
+        If there is no document with an id, the id means the document whose id Unicode treats as equal. For example, the
+        "é" that a keyboard writes equals the "é" in names of files on macOS.
 
         Args:
             ids: One document id, or several.
@@ -691,7 +691,7 @@ class HybridSearch:
         Other processes may have stored or deleted documents. They may also have made, deleted or replaced the index.
         If the index was replaced, its encoders and settings are used unless you gave others. Searches that have begun
         use the old state. If nothing has changed, the call costs one look at a file's time or one request to a server.
-        An index in RAM is always up to date. So are the documents of an index on a server.
+        An index in RAM and the documents of an index on a server are always up to date.
 
         Raises:
             IndexCorruptedError: A file of the index is damaged. After this or another error, searches use the old

@@ -221,8 +221,9 @@ class DenseMatrix:
     def _nearer(self, query: NDArray[np.float32], rows: _Rows, near: NDArray[np.int64], k: int) -> NDArray[np.bool_]:
         """A mask of the rows in `near` that may be among the best `k`, by float64 sums in any order.
 
-        The error of a sum of d products is at most d u / (1 - d u) |x| |q| with u = 2^-53, and that of a squared
-        distance is as many times the squared distance. Two of these may differ and have equal square roots in float64.
+        With u = 2^-53 and g = d u / (1 - d u), the error of a sum of d products is at most g |x| |q|. The error of a
+        squared distance is at most g times this distance. Two squared distances may differ and have equal square roots
+        in float64.
         """
         wide, numbers = query.astype(np.float64), near if rows.numbers is None else rows.numbers[near]
         scores = loops.approximate(self.array, numbers, wide, self.metric == "euclidean")
