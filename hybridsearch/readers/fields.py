@@ -77,7 +77,9 @@ class Fields:
             id = f"{self.name or Path(file).name}-{number}"
         elif isinstance(id, uuid.UUID):
             id = str(id)
-        elif (isinstance(id, int) and not isinstance(id, bool)) or (isinstance(id, Decimal) and id == int(id)):
+        elif (isinstance(id, int) and not isinstance(id, bool)) or (
+            isinstance(id, Decimal) and id.is_finite() and id == int(id)
+        ):
             id = _decimal(int(id))
         elif isinstance(id, float):
             pandas = "" if Path(file).suffix else f": in pandas, df[{id_field!r:.40}].astype('Int64')"

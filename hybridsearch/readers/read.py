@@ -176,7 +176,7 @@ def read_documents(
     if query is not None:
         if not isinstance(source, str | Path) or not isinstance(query, str):
             raise InvalidArgumentError("query (--query) is a SQL text, and its source the URL or file of a database.")
-        return DocumentReader(Query.of(source, query), None, fields, skip)
+        return DocumentReader(Query(str(source), query), None, fields, skip)
     if is_url(source) or (isinstance(source, str | Path) and Path(source).suffix.lower() in SQLITE and not format):
         raise InvalidArgumentError(
             f"{redacted(source)} is a database: choose the documents with a query, such as query={EXAMPLE!r} (--query)."

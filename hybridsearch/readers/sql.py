@@ -27,24 +27,15 @@ class Query:
     """A SQL query, and the database that answers it.
 
     Attributes:
-        url: URL of the database, as in SQLAlchemy.
+        database: URL of the database, as in SQLAlchemy, or the file of a SQLite database.
         sql: The query.
     """
 
-    url: str
+    database: str
     sql: str
 
-    @classmethod
-    def of(cls, database: str | Path, sql: str) -> Query:
-        """A query to a database: its URL, or the file of a SQLite database.
-
-        >>> Query.of("shop.db", "SELECT 1").url
-        'sqlite:///shop.db'
-        """
-        return cls(str(database) if is_url(database) else f"sqlite:///{database}", sql)
-
     def __str__(self) -> str:
-        return redacted(self.url)
+        return redacted(self.database)
 
 
 def is_url(source: object) -> bool:
@@ -69,7 +60,7 @@ def query_rows(query: Query) -> Iterator[tuple[list[str], Iterator[tuple[Any, ..
     """
     with ExitStack() as opened:
         with _answering(query):
-            engine = _engine(query.url)
+            engine = _engine(query.database)
             opened.callback(engine.dispose)
             connection = opened.enter_context(closing(engine.connect()))
             _read_only(connection)
@@ -106,13 +97,14 @@ def _answering(query: Query) -> Iterator[None]:
         ) from None
     except sqlalchemy.exc.NoSuchModuleError:
         raise InvalidArgumentError(
-            f"SQLAlchemy knows no kind of database {query.url.partition(':')[0]!r}: check the beginning of "
+            f"SQLAlchemy knows no kind of database {query.database.partition(':')[0]!r}: check the beginning of "
             f"{str(query)!r}, or install the package for this kind."
         ) from None
     except (sqlalchemy.exc.SQLAlchemyError, ImportError, ValueError) as error:  # ImportError: the driver is broken
-        reason = " ".join(str(getattr(error, "orig", None) or error).split()).rstrip(".").replace(query.url, str(query))
+        reason = " ".join(str(getattr(error, "orig", None) or error).split()).rstrip(".")
+        reason = reason.replace(query.database, str(query))
         with suppress(sqlalchemy.exc.SQLAlchemyError, ValueError):
-            password = sqlalchemy.make_url(query.url).password
+            password = sqlalchemy.make_url(query.database).password
             reason = reason.replace(str(password), "***") if password else reason
         raise InvalidArgumentError(f"{query} does not answer the query {query.sql!r:.200}: {reason:.300}.") from None
 
@@ -123,10 +115,12 @@ def _engine(name: str) -> Any:
 
     import sqlalchemy
 
-    url = sqlalchemy.make_url(name)
-    if url.get_backend_name() != "sqlite":
-        return sqlalchemy.create_engine(url)
-    path = Path(url.database or "")
+    path = Path(name)
+    if is_url(name):
+        url = sqlalchemy.make_url(name)
+        if url.get_backend_name() != "sqlite":
+            return sqlalchemy.create_engine(url)
+        path = Path(url.database or "")
     if not path.is_file():
         raise InvalidArgumentError(f"There is no database file {str(path)!r}. Check the path.")
     place = f"{path.absolute().as_uri()}?mode=ro"

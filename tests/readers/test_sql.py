@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 import sys
 import tracemalloc
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -57,7 +59,7 @@ def test_the_options_of_fields_count(shop: Path) -> None:
     query = "SELECT id AS sku, title, body, price FROM articles"
     reader = read_documents(shop, query=query, id_field="sku", metadata_fields=[], text_field="body")
     assert [document.metadata for document in reader] == [{}, {}]
-    with pytest.raises(DocumentError, match=r"sqlite:///.*shop\.db: there is no id"):
+    with pytest.raises(DocumentError, match=r"shop\.db: there is no id"):
         list(read_documents(shop, query="SELECT title, body FROM articles"))
     with pytest.raises(DocumentError, match=r"two columns are named 'body'"):
         list(read_documents(shop, query="SELECT id, body, body FROM articles"))
@@ -69,7 +71,24 @@ def test_rows_that_are_no_documents_are_named_and_can_be_skipped(shop: Path) -> 
         list(read_documents(shop, query=query))
     reader = read_documents(shop, query=query, on_error="skip")
     assert [document.id for document in reader] == ["2"]
-    assert reader.skipped_note.startswith("1 row was skipped: sqlite:///")
+    assert reader.skipped_note.startswith(f"1 row was skipped: {shop}, row 1: ")
+
+
+def test_the_file_of_a_database_may_have_any_name(shop: Path, tmp_path: Path) -> None:
+    shutil.copy(shop, tmp_path / "A.db")
+    for name in ("%41.db", "%41?.db", "#.db"):  # in a URL, the first two would be other files
+        shutil.copy(shop, tmp_path / name)
+        with sqlite3.connect(tmp_path / name) as database:
+            database.execute("DELETE FROM articles WHERE id = 1")
+        database.close()
+        assert [document.id for document in read_documents(tmp_path / name, query=QUERY)] == ["2"]
+
+
+def test_a_number_without_a_value_is_no_id() -> None:
+    records = [{"id": Decimal(value), "text": "Lift grows."} for value in ("7", "NaN", "Infinity", "7.5")]
+    reader = read_documents(records, on_error="skip")
+    assert [document.id for document in reader] == ["7"]
+    assert len(reader.skipped) == 3
 
 
 @pytest.mark.parametrize(

@@ -248,7 +248,7 @@ def _with_first_columns(name: str, rows: Callable[[], Iterator[Placed]], where: 
 
 def _from_sql(database: str, sql: str) -> Table:
     """The table of an SQL query. Its rows are kept in memory, because a database may answer differently next time."""
-    query = Query.of(database, sql)
+    query = Query(database, sql)
     with query_rows(query) as (columns, found):
         rows = list(found)
     if not rows:
@@ -258,7 +258,7 @@ def _from_sql(database: str, sql: str) -> Table:
         for number, row in enumerate(rows, 1):
             yield f"row {number} of the query", dict(zip(columns, row, strict=True))
 
-    return Table(Path(query.url.rpartition("/")[2]).stem or "query", columns, read)
+    return Table(Path(database.rpartition("/")[2]).stem or "query", columns, read)
 
 
 def _one_line(error: BaseException) -> str:
