@@ -18,9 +18,11 @@ from hypothesis import strategies as st
 
 from hybridsearch.errors import StorageError
 from hybridsearch.evaluation.comparison import Comparison, SystemResult
+from hybridsearch.evaluation.formats import milliseconds, size
 from hybridsearch.evaluation.report import render, write_html
-from hybridsearch.evaluation.report.charts import pareto
+from hybridsearch.evaluation.report.charts import Axes, Point, pareto, scatter
 from hybridsearch.evaluation.results import Cost, Timing
+from hybridsearch.evaluation.statistics import Interval
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -210,6 +212,21 @@ def test_table_and_plots_are_there_without_javascript(look: Open, comparison: Co
     assert page.locator("button:visible").count() == 0
     page.locator("details.query summary").first.click()
     assert page.locator("details.query ol.hits:visible").count() == len(comparison.systems)
+
+
+@pytest.mark.parametrize(
+    ("costs", "form", "ticks"),
+    [
+        ([0.02, 0.06], milliseconds, ["0", "0.020", "0.040", "0.060"]),
+        ([1e6, 5e6], size, ["0 B", "2 MB", "4 MB"]),
+    ],
+)
+def test_the_ticks_of_an_axis_are_their_numbers(
+    costs: list[float], form: Callable[[float], str], ticks: list[str]
+) -> None:
+    points = [Point("system", "single", cost, Interval(0.5, 0.4, 0.6), "") for cost in costs]
+    plot = str(scatter(points, Axes("cost", "nDCG", form, str), 400, 300, "plot"))
+    assert re.findall(r'class="tick"[^>]*text-anchor="middle"[^>]*>([^<]*)<', plot) == ticks
 
 
 def test_names_in_a_scatter_plot_do_not_cover_each_other(look: Open, comparison: Comparison) -> None:

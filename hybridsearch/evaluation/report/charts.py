@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from itertools import groupby, pairwise
 from hybridsearch.evaluation.report.markup import Child, Markup, element
 from hybridsearch.evaluation.results import Histogram
 from hybridsearch.evaluation.statistics import Interval
+
+_DECIMAL = re.compile(r"\.0(?!\d)")  # of a whole number, as in "2.0 MB"
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +185,7 @@ def scatter(points: Sequence[Point], axes: Axes, width: int, height: int, label:
         grid.append(element("line", class_="grid", x1=frame.left, x2=frame.right, y1=y, y2=y))
         grid.append(element("text", axes.y_format(tick), class_="tick", x=frame.left - 7, y=y + 4, text_anchor="end"))
     for tick in ticks_x:
-        x, written = at_x(tick), axes.x_format(tick).replace(".0", "")
+        x, written = at_x(tick), _DECIMAL.sub("", axes.x_format(tick))
         grid.append(element("line", class_="grid", x1=x, x2=x, y1=frame.top, y2=frame.bottom))
         grid.append(element("text", written, class_="tick", x=x, y=frame.bottom + 17, text_anchor="middle"))
     x_name = f"{axes.x_name}{', logarithmic' if logarithmic else ''} →"
