@@ -21,6 +21,7 @@ from hybridsearch.evaluation.comparison import Comparison, SystemResult
 from hybridsearch.evaluation.formats import milliseconds, size
 from hybridsearch.evaluation.report import render, write_html
 from hybridsearch.evaluation.report.charts import Axes, Point, pareto, scatter
+from hybridsearch.evaluation.report.plots import tick
 from hybridsearch.evaluation.results import Cost, Timing
 from hybridsearch.evaluation.statistics import Interval
 
@@ -227,6 +228,14 @@ def test_the_ticks_of_an_axis_are_their_numbers(
     points = [Point("system", "single", cost, Interval(0.5, 0.4, 0.6), "") for cost in costs]
     plot = str(scatter(points, Axes("cost", "nDCG", form, str), 400, 300, "plot"))
     assert re.findall(r'class="tick"[^>]*text-anchor="middle"[^>]*>([^<]*)<', plot) == ticks
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.394, 0.411), (0.5, 0.502), (0.1, 0.9)])
+def test_the_ticks_of_a_narrow_axis_differ(low: float, high: float) -> None:
+    points = [Point("system", "single", 1.0, Interval((low + high) / 2, low, high), "")]
+    plot = str(scatter(points, Axes("cost", "nDCG", str, tick), 610, 400, "plot"))
+    ticks = re.findall(r'class="tick"[^>]*text-anchor="end"[^>]*>([^<]*)<', plot)
+    assert len(set(ticks)) == len(ticks) > 2
 
 
 def test_names_in_a_scatter_plot_do_not_cover_each_other(look: Open, comparison: Comparison) -> None:

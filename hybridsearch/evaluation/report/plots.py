@@ -77,6 +77,16 @@ def units(value: float) -> int:
     return round(value * 10_000)
 
 
+def tick(value: float) -> str:
+    """The text of a round number on the axis of a measure: at least two digits, and as many as it needs.
+
+    >>> tick(0.4), tick(0.405), tick(30.0)
+    ('0.40', '0.405', '30.00')
+    """
+    digits = next((digits for digits in (2, 3) if round(value, digits) == value), 4)
+    return formats.figure(value, digits)
+
+
 def _scatter(
     comparison: ComparisonRecord,
     heading: str,
@@ -100,7 +110,7 @@ def _scatter(
             lines += ["on the Pareto front"] if one.name in front else []
             points.append(charts.Point(one.name, one.kind, value, of, "\n".join(lines), one.name in front))
         label = f"{measure} and {x_name}; on the Pareto front: {', '.join(one.name for one in points if one.front)}"
-        axes = charts.Axes(x_name, measure, written, lambda value: formats.figure(value, 2))
+        axes = charts.Axes(x_name, measure, written, tick)
         return join(
             element("div", charts.scatter(points, axes, 610, 400, label), class_="when-wide"),
             element("div", charts.scatter(points, axes, 350, 380, label), class_="when-narrow"),
