@@ -403,6 +403,8 @@ def _object_settings(model: Any, family: Family) -> str:
     limits = [getattr(model, name, None) for name in ("max_seq_length", "truncate_dim", "max_active_dims")]
     similarity = getattr(model, "similarity_fn_name", None)  # it decides whether vectors are normalized
     others = [] if similarity == _SIMILARITIES.get(family, similarity) else [str(similarity)]
+    if (activation := getattr(model, "activation_fn", None)) is not None:  # of the scores of a cross-encoder
+        others.append(repr(activation))
     return repr((str(model), model.prompts, model.default_prompt_name, limits, *others))
 
 

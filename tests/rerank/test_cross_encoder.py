@@ -56,6 +56,16 @@ def theirs(folder: str) -> Any:
     return CrossEncoder(folder, device="cpu")
 
 
+def test_the_activation_of_a_model_object_counts_for_its_fingerprint(folder: str, theirs: Any) -> None:
+    from sentence_transformers import CrossEncoder
+    from torch.nn import Identity
+
+    plain = CrossEncoder(folder, device="cpu", activation_fn=Identity())
+    (ours,), (other,) = (CrossEncoderReranker(one).rerank(QUERIES[:1], DOCUMENTS[:1]) for one in (theirs, plain))
+    assert (ours != other).any()
+    assert CrossEncoderReranker(plain).fingerprint() != CrossEncoderReranker(theirs).fingerprint()
+
+
 def test_it_is_a_reranker(folder: str) -> None:
     assert isinstance(CrossEncoderReranker(folder), Reranker)
 
