@@ -82,7 +82,7 @@ class Searcher:
         if searches and not any(search.vector is not None and not search.retriever.passages for search in searches):
             yield from self._check_index()
         checks = self._checks([request.filter for request in requests if request.filter is not None])
-        while waiting:
+        while waiting or checks:
             found = yield from self._ask(waiting, [self._look(check) for check in checks])
             _check(checks, found)
             checks = []

@@ -227,6 +227,13 @@ class FilterTests(Base):
                 with case(filter=description, kind=kind), pytest.raises(FilterError):
                     find_all(filtered, kind, filter)
 
+    def test_filter_is_refused_whatever_the_query_finds(self, filtered: Backend, kinds: Kinds) -> None:
+        filter = Filter.parse(REFUSED[0])
+        for kind in kinds:
+            if kind in ("lexical", "sparse"):
+                with case(kind=kind), pytest.raises(FilterError):
+                    ask(filtered, kind, samples.sparse_query({"unheard-of": 1.0}), 10, filter)
+
     def test_filter_is_not_refused_for_what_was_deleted(self, backend: Backend, schema: Schema, any_kind: Kind) -> None:
         require(backend.capabilities.delete, "delete")
         instants = [
