@@ -122,15 +122,35 @@ def explain(slice: SparseSlice, query: SparseQuery, rows: Iterable[int]) -> list
     wanted = np.fromiter(rows, np.int64)
     explained: list[dict[str, float]] = [{} for _ in wanted]
     columns = slice.columns(query.terms)
-    for term, column, weight in zip(query.terms, columns.tolist(), query.weights, strict=True):
-        if column < 0 or weight == 0:
-            continue
-        begin, end = postings.indptr[column : column + 2].tolist()
-        positions = begin + np.searchsorted(postings.rows[begin:end], wanted)
-        for contributions, row, position in zip(explained, wanted.tolist(), positions.tolist(), strict=True):
-            if position < end and postings.rows[position] == row:
-                contributions[term] = float(np.float32(weight) * slice.values[position])
+    asked = np.flatnonzero((columns >= 0) & (query.weights != 0))
+    if not asked.size or not wanted.size or not postings.rows.size:
+        return explained
+    found, positions = _find(postings, columns[asked], wanted)
+    weights = query.weights[asked].astype(np.float32)
+    numbers, places = np.nonzero(found)
+    parts = weights[numbers] * slice.values[positions[found]]
+    for number, place, part in zip(asked[numbers].tolist(), places.tolist(), parts.tolist(), strict=True):
+        explained[place][query.terms[number]] = part
     return explained
+
+
+def _find(
+    postings: Postings, columns: NDArray[np.int64], wanted: NDArray[np.int64]
+) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+    """Whether each column has each row, and the place of the posting, by binary search in all columns at once.
+
+    Both arrays have the shape (columns, rows).
+    """
+    shape = (len(columns), len(wanted))
+    low = np.broadcast_to(postings.indptr[columns, None], shape)
+    end = np.broadcast_to(postings.indptr[columns + 1, None], shape)
+    high = end
+    while (searched := low < high).any():
+        middle = (low + high) // 2
+        before = searched & (postings.rows[np.where(searched, middle, 0)] < wanted)
+        low, high = np.where(before, middle + 1, low), np.where(searched & ~before, middle, high)
+    inside = low < end
+    return inside & (postings.rows[np.where(inside, low, 0)] == wanted), low
 
 
 def score(slice: SparseSlice, query: SparseQuery, rows: NDArray[np.int64]) -> NDArray[np.float32]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
+from functools import lru_cache
 from typing import Any
 
 from hybridsearch import arguments
@@ -21,6 +22,7 @@ from hybridsearch.weighting import BM25Weighting
 VERSION = 1
 """Version of the rules that cut words into n-grams, a part of every fingerprint."""
 
+_REMEMBERED = 20_000  # words whose n-grams are kept for the next texts
 _WORD = re.compile(r"\w+(?:['’]\w+)*")
 _RULES = Rules(None, frozenset(), fold_accents=True, version=2)
 
@@ -54,6 +56,7 @@ class CharNGrams:
         self._documents, self._queries = (
             TermCounter(_RULES.splitter(of_query=of_query), lambda: self._ngrams) for of_query in (False, True)
         )
+        self._of_word = lru_cache(_REMEMBERED)(self._distinct)
 
     def encode_documents(self, texts: Sequence[str], *, show_progress_bar: bool = False) -> SparseVectors:
         """Count the n-grams of documents.
@@ -145,7 +148,7 @@ class CharNGrams:
 
     def __getstate__(self) -> dict[str, Any]:
         """The state of pickles and copies: the arguments, and what a subclass adds."""
-        return {name: value for name, value in vars(self).items() if name not in ("_documents", "_queries")}
+        return {name: value for name, value in vars(self).items() if name not in ("_documents", "_queries", "_of_word")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         CharNGrams.__init__(self, **state["_arguments"])
@@ -157,11 +160,15 @@ class CharNGrams:
         for match in _WORD.finditer(text) if wanted else ():
             word = match.group()
             if word not in known:
-                ngrams = dict.fromkeys(self.tokenize(word))
+                ngrams = self._of_word(word)
                 found = [ngram for ngram in ngrams if ngram in wanted]
                 known[word] = found if 3 * len(found) >= len(ngrams) else []
             places += [Place(match.start(), match.end(), ngram) for ngram in known[word]]
         return places
+
+    def _distinct(self, word: str) -> tuple[str, ...]:
+        """The n-grams of a word, each once."""
+        return tuple(dict.fromkeys(self.tokenize(word)))
 
     def _ngrams(self, word: str) -> list[str]:
         word = word[:MAX_WORD].strip("_'")
