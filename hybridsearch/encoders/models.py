@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import sys
 import threading
 from collections.abc import Collection, Iterator, Mapping
@@ -29,6 +30,9 @@ from hybridsearch.forks import after_fork
 
 _SIMILARITIES: dict[Family, str] = {"SentenceTransformer": "cosine", "MultiVectorEncoder": "maxsim"}
 """The usual similarity of a family whose models may have several. Digests of models name only another one."""
+
+_SET_BY_USE = re.compile(r", 'embedding_dimension': (None|\d+)")
+"""The setting of the pooling of SPLADE that is None until a loaded model has encoded a text."""
 
 
 class LazyModel:
@@ -405,7 +409,8 @@ def _object_settings(model: Any, family: Family) -> str:
     others = [] if similarity == _SIMILARITIES.get(family, similarity) else [str(similarity)]
     if (activation := getattr(model, "activation_fn", None)) is not None:  # of the scores of a cross-encoder
         others.append(repr(activation))
-    return repr((str(model), model.prompts, model.default_prompt_name, limits, *others))
+    modules = _SET_BY_USE.sub("", str(model))
+    return repr((modules, model.prompts, model.default_prompt_name, limits, *others))
 
 
 def _weights_state(model: Any) -> tuple[tuple[int, int], ...]:

@@ -257,6 +257,15 @@ def test_it_counts_the_tokens_of_documents_and_those_that_it_cuts_off(ours: Spar
     assert ours.encode_documents(texts).truncated == 1
 
 
+def test_a_loaded_model_has_the_same_fingerprint_before_and_after_its_first_text(folder: str) -> None:
+    from sentence_transformers import SparseEncoder
+
+    loaded = SparseEncoder(folder, device="cpu")
+    before = Sparse(loaded, cache=False).fingerprint()
+    Sparse(loaded, cache=False).encode_documents(TEXTS)
+    assert Sparse(loaded, cache=False).fingerprint() == before
+
+
 def test_cached_vectors_are_bit_equal_and_encode_nothing(theirs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     fresh = Sparse(theirs).encode_documents(TEXTS).matrix
     preprocess = theirs.preprocess
