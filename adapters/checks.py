@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, TypeVar
 
 import numpy as np
@@ -73,6 +74,11 @@ def multi_query(request: Request, retriever: RetrieverSchema) -> NDArray[np.floa
     if not np.isfinite(query).all():
         raise InvalidArgumentError(f"The query of retriever {name!r} holds NaN or infinity.")
     return query.astype(np.float32, copy=False)
+
+
+def encodable(text: str) -> bool:
+    """Whether the text has no lone surrogate. Documents never have one, filters and ids that are asked for may."""
+    return text.isascii() or not re.search("[\ud800-\udfff]", text)
 
 
 def check_explained(request: Request, retriever: RetrieverSchema) -> None:

@@ -184,10 +184,20 @@ class DenseMatrix:
     def search_graph(
         self, queries: NDArray[np.float32], k: int, order: NDArray[np.int32], live: NDArray[np.bool_] | None
     ) -> list[Hits]:
-        """The best `k` rows that the graph finds for each query, with exact scores."""
+        """The best `k` rows that the graph finds for each query, with exact scores.
+
+        If the graph finds fewer than `k` rows and does not reach all others, the search is exact.
+        """
         if self.graph is None:
             return self.search(queries, k, order, live)
-        return [self.best(query, self.graph.search(query, k, live), k, order) for query in queries]
+        found = []
+        for query in queries:
+            near = self.graph.search(query, k, live)
+            if len(near) < k and len(near) < len(_Rows(None, self.norms, live, None).possible):
+                found += self.search(query[None], k, order, live)
+            else:
+                found.append(self.best(query, near, k, order))
+        return found
 
     def _rows(self, allowed: NDArray[np.bool_] | None, owners: NDArray[np.int32] | None, queries: int) -> _Rows:
         """The rows that a search of some queries reads. The codes of allowed rows are copied once for all queries."""

@@ -87,7 +87,9 @@ class Graph:
         return np.frombuffer(self._index.save(), dtype=np.uint8)
 
     def search(self, query: NDArray[np.float32], k: int, live: NDArray[np.bool_] | None) -> NDArray[np.int64]:
-        """Rows near `query` that are not deleted: a few more than `k`, because of rounding, or all rows."""
+        """Rows near `query` that are not deleted: a few more than `k`, because of rounding, or all that it reaches."""
+        if not len(self._index):
+            return np.empty(0, dtype=np.int64)
         wanted = k + 16
         vector = self._vector(query)
         while True:

@@ -8,6 +8,7 @@ from typing import Any
 
 from qdrant_client import models
 
+from hybridsearch.adapters.checks import encodable
 from hybridsearch.adapters.qdrant.payload import ORDERED_BYTES, Digits, canonical, digits, point_id, token
 from hybridsearch.errors import FilterError
 from hybridsearch.filters import And, Compare, Condition, Filter, Instant, Not, Or
@@ -83,11 +84,11 @@ def _compile_compare(compare: Compare, literal: bool) -> models.Filter:
             found: Any = models.Filter() if field == "id" else _has(token(field, {}))
         else:
             text = models.FieldCondition(key="text", match=models.MatchSubstring(substring=value))
-            found = _nested(field, [text])
+            found = _nested(field, [text]) if encodable(value) else _nothing()
         return models.Filter(should=[found, _has(token(field, [value]))])
-    if isinstance(value, str) and len(value.encode()) >= ORDERED_BYTES:
+    if isinstance(value, str) and (size := len(value.encode("utf-8", "surrogatepass"))) >= ORDERED_BYTES:
         raise FilterError(
-            f"The filter compares {field!r:.80} with a string of {len(value.encode())} bytes, but Qdrant compares "
+            f"The filter compares {field!r:.80} with a string of {size} bytes, but Qdrant compares "
             f"strings of less than {ORDERED_BYTES} bytes: shorten the string."
         )
     return models.Filter(must=[_nested(field, [_compare_digits(digits(value), operator)])])
@@ -111,7 +112,9 @@ def _has(*tokens: str) -> models.FieldCondition:
     return models.FieldCondition(key="tokens", match=models.MatchAny(any=list(tokens)))
 
 
-def _nested(field: str, conditions: Sequence[Any]) -> models.NestedCondition:
+def _nested(field: str, conditions: Sequence[Any]) -> Any:
+    if not encodable(field):
+        return _nothing()
     name = models.FieldCondition(key="field", match=models.MatchValue(value=field))
     return models.NestedCondition(nested=models.Nested(key="ordered", filter=models.Filter(must=[name, *conditions])))
 

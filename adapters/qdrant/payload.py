@@ -39,10 +39,11 @@ import hashlib
 import json
 from collections.abc import Mapping
 from typing import Any, TypeAlias
-from uuid import UUID, uuid5
+from uuid import UUID
 
 from qdrant_client import models
 
+from hybridsearch.adapters.checks import encodable
 from hybridsearch.corpus.parts import dump_metadata, load_metadata
 from hybridsearch.documents import MAX_ID_BYTES, Document
 from hybridsearch.filters import Instant, comparable, composed, enclosing, fields_of
@@ -75,13 +76,13 @@ def point_id(id: str) -> str:
     >>> point_id("d1") == point_id("d1") != point_id("d2")
     True
     """
-    return str(uuid5(_NAMESPACE, id))
+    return _uuid(id)
 
 
 def passage_ids(payload: Mapping[str, Any]) -> list[str]:
     """The UUIDs under which Qdrant stores the passages of a document with this payload."""
     head = f"{payload['version']} {payload['id']}"
-    return [str(uuid5(_NAMESPACE, f"{number} {head}")) for number in range(len(payload["spans"]) // 2)]
+    return [_uuid(f"{number} {head}") for number in range(len(payload["spans"]) // 2)]
 
 
 def spans_of(payload: Mapping[str, Any]) -> list[tuple[int, int]]:
@@ -139,11 +140,17 @@ def from_payload(payload: Mapping[str, Any]) -> Document:
     return Document(payload["id"], document["text"], document["title"], load_metadata(document["metadata"]))
 
 
+def _uuid(name: str) -> str:
+    """The UUID that `uuid.uuid5` gives. A name with a lone surrogate has one, too."""
+    raw = _NAMESPACE.bytes + name.encode("utf-8", "surrogatepass")
+    return str(UUID(bytes=hashlib.sha1(raw, usedforsecurity=False).digest()[:16], version=5))
+
+
 def token(*parts: Any) -> str:
     token = json.dumps(parts, ensure_ascii=False, separators=(",", ":"))
-    if len(token) <= _LONGEST_TOKEN:
+    if len(token) <= _LONGEST_TOKEN and encodable(token):
         return token
-    return "#" + hashlib.sha256(token.encode()).hexdigest()
+    return "#" + hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def canonical(value: Any) -> Any:
@@ -160,7 +167,7 @@ def _ordered(field: str, value: Any) -> dict[str, Any]:
 
 def digits(value: Any) -> Digits:
     if isinstance(value, str):
-        raw = value.encode()[:ORDERED_BYTES]
+        raw = value.encode("utf-8", "surrogatepass")[:ORDERED_BYTES]
         chunks = range(0, min(len(raw) + 1, ORDERED_BYTES), _DIGIT_BYTES)
         letter = "i" if isinstance(value, Instant) else "s"
         return [(f"{letter}{n}", _digit(raw[start : start + _DIGIT_BYTES])) for n, start in enumerate(chunks)]

@@ -168,8 +168,19 @@ FILTERS: list[dict[str, Any]] = [
     {"$not": {"$or": [{"year": 2020}, {"$not": {"flag": {"$exists": True}}}]}},
     {"$and": [{"$or": [{"year": 2020}, {"year": 1}]}, {"$not": {"id": "int"}}], "language": {"$exists": True}},
     {"$or": [{"$and": [{"id": "int"}, {"id": "float"}]}]},
+    {"language": {"$gt": "\ud800"}},
+    {"language": {"$lte": "en\udfff"}},
+    {"language": {"$in": ["en", "\ud800", 200 * "\ud800"]}},
+    {"language": {"$contains": "\ud800"}},
+    {"id": {"$in": ["int", "\ud800"]}},
+    {"id": {"$lt": "i\ud800"}},
+    {"\ud800": {"$lt": 1}},
+    {"\ud800": {"$ne": 1}},
 ]
-"""Filters with each operator, on values of every type, and on missing, null, nested and combined values."""
+"""Filters with each operator, on values of every type, and on missing, null, nested and combined values.
+
+The last ones have lone surrogates. No document has one, but JSON can.
+"""
 
 REFUSED: list[dict[str, Any]] = [
     {"at": "2024-02-29"},

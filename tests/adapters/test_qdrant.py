@@ -52,6 +52,7 @@ from hybridsearch.errors import (
 from hybridsearch.filters import Filter
 from hybridsearch.testing import BackendSuite
 from hybridsearch.testing.base import ask, check, find_all, put
+from hybridsearch.testing.filtering import FILTERS
 from hybridsearch.testing.misuse import MisuseTests
 from hybridsearch.testing.passages import check_passages
 from hybridsearch.testing.ranking import RankingTests
@@ -540,6 +541,13 @@ def test_a_filter_of_every_depth_stays_within_the_servers_limit_of_nested_json()
         depth += (character in "{[") - (character in "}]")
         deepest = max(deepest, depth)
     assert deepest < 120  # serde_json reads 128
+
+
+@pytest.mark.parametrize("description", FILTERS, ids=repr)
+def test_the_conditions_of_a_filter_can_be_sent_to_a_server(description: Any) -> None:
+    from hybridsearch.adapters.qdrant.filters import compile_filter
+
+    assert compile_filter(Filter.parse(description)).model_dump_json()
 
 
 def test_a_string_that_is_too_long_to_compare_with_is_named(backend: QdrantBackend) -> None:

@@ -7,10 +7,10 @@ import re
 from collections.abc import Iterable
 from typing import Any, TypeAlias, cast
 
+from hybridsearch.adapters.checks import encodable
 from hybridsearch.adapters.lucene.query.flattening import flatten
 from hybridsearch.adapters.lucene.stored.fields import (
     STEP,
-    encodable,
     kind_of,
     path_name,
     point,

@@ -29,10 +29,10 @@ tokens. Points hold only the beginning of a string. If that does not decide a co
 from __future__ import annotations
 
 import hashlib
-import re
 from functools import lru_cache
 from typing import Any
 
+from hybridsearch.adapters.checks import encodable
 from hybridsearch.documents import Document, Scalar
 from hybridsearch.filters import Instant, comparable, composed, enclosing, fields_of
 from hybridsearch.listing import number_key
@@ -146,11 +146,6 @@ def string_key(value: str) -> int:
 def kind_of(value: str) -> str:
     """The kind of a string's points: "instant" or "string"."""
     return "instant" if isinstance(value, Instant) else "string"
-
-
-def encodable(text: str) -> bool:
-    """Whether the text has no lone surrogate. Documents never have one, filters may."""
-    return text.isascii() or not re.search("[\ud800-\udfff]", text)
 
 
 def _digest(text: str) -> str:

@@ -43,6 +43,7 @@ import orjson
 from numpy.typing import NDArray
 from scipy.sparse import csr_array
 
+from hybridsearch.adapters.checks import encodable
 from hybridsearch.adapters.lucene import impacts, seismic
 from hybridsearch.adapters.lucene.stored.fields import to_fields
 from hybridsearch.adapters.lucene.stored.mapping import PASSAGES
@@ -75,7 +76,7 @@ def document_key(id: str) -> str:
     ('a/b c', '~8d5679ec94e658e1de328401393caa90b352cc5bc28b6a3601f38f7fdf1de3cb')
     """
     short = len(id) <= MAX_ID_BYTES // 4 or len(id.encode("utf-8", "surrogatepass")) <= MAX_ID_BYTES
-    return id if id and short and id[0] != "~" and not _has_surrogates(id) else _hash(id)
+    return id if id and short and id[0] != "~" and encodable(id) else _hash(id)
 
 
 def encode_term(term: str) -> str:
@@ -374,7 +375,3 @@ def _unescape(name: str) -> str:
 
 def _hash(string: str) -> str:
     return "~" + sha256(string.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-def _has_surrogates(string: str) -> bool:
-    return not string.isascii() and re.search(r"[\ud800-\udfff]", string) is not None

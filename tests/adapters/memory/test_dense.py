@@ -271,3 +271,21 @@ def test_a_graph_finds_nearly_all_hits_with_their_exact_scores(metric: Metric, l
             exact.get(row, score) == score for row, score in zip(near.tolist(), near_scores.tolist(), strict=True)
         )
     assert found >= 190
+
+
+@pytest.mark.parametrize("filled", [0, 1, 3000])
+def test_a_graph_that_reaches_too_few_rows_is_left_for_the_exact_search(filled: int) -> None:
+    pytest.importorskip("usearch", reason="pip install 'hybridsearch[hnsw]'")
+    array = random_matrix(3000, 4)
+    array[filled:] = 0
+    matrix = DenseMatrix.from_vectors(DenseVectors(array, "dot"))
+    matrix.build_graph()
+    order, live = np.arange(3000, dtype=np.int32), np.arange(3000) % 2 == 0
+    query = random_matrix(1, 4, seed=5)
+    for allowed, k in [(None, 3000), (live, 3000), (live, 1499)]:
+        [(near, _)], [(exact, _)] = (
+            matrix.search_graph(query, k, order, allowed),
+            matrix.search(query, k, order, allowed),
+        )
+        assert len(near) == len(exact)
+        assert filled == 3000 or near.tolist() == exact.tolist()
