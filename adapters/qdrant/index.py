@@ -205,16 +205,19 @@ def create_index(
     }
     index = Index(schema, name, secrets.token_hex(4), frozenset(weighted))
     shared = {} if embedded else copies
-    if not (yield call(index.terms, "collection_exists")):
+    left = {}  # by an attempt that was interrupted
+    for kind, beside in {"terms": index.terms, "passages": index.passages}.items():
+        left[kind] = beside is not None and (yield call(beside, "collection_exists"))
+        if beside is not None and left[kind] and not (yield from _has(kind, beside, name)):
+            raise IndexExistsError(
+                f"There is a collection {beside!r} already, and hybridsearch needs this name for the {kind} of "
+                f"{place.shown}: choose another name."
+            )
+    if not left["terms"]:
         of = {_METADATA_KEY: {"terms_of": name}}
         yield call(index.terms, "create_collection", vectors_config={}, metadata=of, **shared)
     if index.passages is not None:
-        if (yield call(index.passages, "collection_exists")):  # left by an attempt that was interrupted
-            if not (yield from _has_passages_of(index.passages, name)):
-                raise IndexExistsError(
-                    f"There is a collection {index.passages!r} already, and hybridsearch needs this name for the "
-                    f"passages of {place.shown}: choose another name."
-                )
+        if left["passages"]:
             yield call(index.passages, "delete_collection")
         of = {_METADATA_KEY: {"passages_of": name}}
         yield from _make(index, index.passages, quantization, shared, of)
@@ -251,10 +254,10 @@ def _make(
             yield call(collection, "create_payload_index", field_name=key, field_schema=type_)
 
 
-def _has_passages_of(collection: str, name: str) -> Steps[bool]:
-    """Whether a collection has the passages of the index `name`."""
+def _has(kind: str, collection: str, name: str) -> Steps[bool]:
+    """Whether a collection has the "terms" or "passages" of the index `name`."""
     info = yield call(collection, "get_collection")
-    return bool(((info.config.metadata or {}).get(_METADATA_KEY) or {}).get("passages_of") == name)
+    return bool(((info.config.metadata or {}).get(_METADATA_KEY) or {}).get(f"{kind}_of") == name)
 
 
 def publish(place: Place, alias: str, drop_old: bool) -> Steps[OldIndex | None]:
@@ -287,7 +290,7 @@ def publish(place: Place, alias: str, drop_old: bool) -> Steps[OldIndex | None]:
     if drop_old and not others:
         passages = passages_of(old)
         deleted = [old, terms_of(old)]
-        if passages in collections and (yield from _has_passages_of(passages, old)):
+        if passages in collections and (yield from _has("passages", passages, old)):
             deleted.append(passages)
         for name in deleted:
             yield call(name, "delete_collection")

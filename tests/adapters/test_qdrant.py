@@ -473,6 +473,20 @@ def test_a_foreign_collection_with_the_name_of_the_passages_is_untouched(folder:
     client.close()
 
 
+def test_an_index_with_the_name_of_the_terms_of_another_is_untouched(folder: Path) -> None:
+    first, second = QdrantBackend(f"qdrant://{folder}/index-terms"), QdrantBackend(f"qdrant://{folder}/index")
+    first.create(SCHEMA)
+    put(first, random_items(3), SCHEMA)
+    first.close()
+    with pytest.raises(IndexExistsError, match=r"'index-terms' already.*for the terms of.*choose another name"):
+        second.create(SCHEMA)
+    second.close()
+    again = QdrantBackend(f"qdrant://{folder}/index-terms")
+    again.open()
+    assert (again.count(), len(list(again.scan())), again.document_frequencies("lexical", ["wing"])[1]) == (3, 1, 3)
+    again.close()
+
+
 def test_the_passages_of_an_index_that_was_not_finished_are_made_anew(folder: Path) -> None:
     backend = QdrantBackend(f"qdrant://{folder}/index")
     backend.create(PASSAGES)
