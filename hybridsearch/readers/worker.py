@@ -84,8 +84,10 @@ class Worker:
             raise
         finally:
             timer.cancel()
-        if answer is None:
+            timer.join()
+        if answer is None or late.is_set():  # else the next file would get a process that is being killed
             self._end()
+        if answer is None:
             if late.is_set():
                 raise DocumentError(
                     f"it takes longer than {number_of(SECONDS, 'second')} to parse, which is the limit. Split the "

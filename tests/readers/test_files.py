@@ -7,6 +7,7 @@ import importlib.util
 import io
 import mailbox
 import sys
+import threading
 import time
 import zipfile
 import zlib
@@ -771,6 +772,24 @@ def test_a_parser_that_hangs_is_ended_and_the_next_file_is_read(
     reader = read_documents(tmp_path, on_error="skip")
     assert [document.id for document in reader] == ["a.html", "c.html"]
     assert "b.docx: it takes longer than 3 seconds to parse" in str(reader.skipped[0])
+
+
+def test_a_time_limit_that_ends_just_as_the_answer_comes_hits_no_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Late(threading.Timer):
+        def start(self) -> None:
+            """It fires when it is cancelled."""
+
+        def cancel(self) -> None:
+            super().start()
+            self.finished.wait()
+
+    monkeypatch.setattr(worker, "SECONDS", 0)
+    monkeypatch.setattr(worker.threading, "Timer", Late)
+    for name in "abc":
+        (tmp_path / f"{name}.html").write_text("<p>Read.")
+    assert [document.id for document in read_documents(tmp_path)] == ["a.html", "b.html", "c.html"]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is limited on Linux only")
