@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import os
 import time
 import uuid
@@ -92,7 +93,7 @@ class Remote:
         self._file_system: tuple[int, AbstractFileSystem, str] | None = None
         self._files: set[str] = set()
         self._manifest: bytes | None = None
-        self._swept, self._sent = False, 0.0
+        self._swept, self._sent = False, -math.inf
         self._connected()
 
     def pull(self) -> None:

@@ -207,6 +207,16 @@ def test_of_two_writers_at_the_same_instant_one_is_refused(
         assert sorted(search.search("wing").ids) == (["a", "b"] if exists else ["b"])
 
 
+def test_the_first_commit_is_sent_though_the_machine_has_just_started(
+    s3: s3fs.S3FileSystem, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remote = Remote(url, cache=tmp_path)
+    remote.pause = 60
+    monkeypatch.setattr("hybridsearch.corpus.remote.time", SimpleNamespace(monotonic=lambda: 5.0))
+    remote.push([], b"{}")
+    assert remote.read("manifest.json") == b"{}"
+
+
 def test_a_part_of_a_worker_is_taken_checked_and_not_sent_again(
     s3: s3fs.S3FileSystem, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
