@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
@@ -72,26 +72,31 @@ def has_projection(folder: Path) -> bool:
     return "Dense" in _described(folder)[1]
 
 
-def folder_digest(folder: Path, *, with_code: bool = False, with_int8: bool = False, with_bases: bool = True) -> str:
+def folder_digest(
+    folder: Path, *, with_code: bool = False, with_int8: bool = False, known: Collection[Path] = ()
+) -> str:
     """Sixteen hexadecimal digits that stand for the files that a model's vectors depend on.
 
     The files are the configuration, the tokenizer and the weights of the model, and of the modules that modules.json or
-    a router names. If a module is an adapter of a model in another folder, the files there count, too (`with_bases`).
-    The README, training logs and checkpoints do not count. A file that has not changed since the last call is not read
-    again.
+    a router names. If a module is an adapter of a model in another folder, the files there count, too, except for
+    folders that are `known`. With code, all Python files count. The README, training logs and checkpoints do not count.
+    A file that has not changed since the last call is not read again.
     """
-    suffixes = _CONTENT_SUFFIXES | ({".py"} if with_code else set())
+    known = {*known, folder.resolve()}
+    suffixes = _CONTENT_SUFFIXES
     parts = _module_folders(folder)
     files = {file for file in folder.iterdir() if file.suffix in suffixes}
     for part in parts:
         files |= {file for file in part.rglob("*") if file.suffix in suffixes}
+    if with_code:
+        files |= set(folder.rglob("*.py"))
     if with_int8:
         files |= set((folder / INT8).iterdir())
     total = hashlib.sha256()
-    for part in (folder, *parts) if with_bases else ():
+    for part in (folder, *parts):
         base = _read_json(part / "adapter_config.json", {}).get("base_model_name_or_path")
-        if isinstance(base, str) and base and Path(base).is_dir():
-            total.update(folder_digest(Path(base), with_code=with_code, with_bases=False).encode())
+        if isinstance(base, str) and base and Path(base).is_dir() and Path(base).resolve() not in known:
+            total.update(folder_digest(Path(base), with_code=with_code, known=known).encode())
     for file in sorted(files):
         if file.name not in _NOT_CONTENT and file.is_file():
             facts = file.stat()

@@ -169,7 +169,7 @@ class LazyModel:
             return self._way or Way()
         precision = self._precision
         if precision is None:
-            is_int8 = self._runtime != "torch" and (self.folder() / INT8).is_dir()
+            is_int8 = self._runtime != "torch" and not self._model_kwargs and (self.folder() / INT8).is_dir()
             precision = "int8" if is_int8 else "fp32"
         elif precision == "int8" and not (self.folder() / INT8).is_dir():
             raise InvalidArgumentError(
@@ -240,6 +240,11 @@ class LazyModel:
             one_of("precision", self._precision, get_args(Precision))
         if self._runtime is not None:
             one_of("runtime", self._runtime, get_args(Runtime))
+        if self._precision == "int8" and self._model_kwargs:
+            raise InvalidArgumentError(
+                "The int8 weights of a model stay as they were made, so model_kwargs would change nothing: leave out "
+                "model_kwargs, or give another precision."
+            )
         if self._precision == "int8" and self._runtime == "torch":
             raise InvalidArgumentError("torch is no faster with int8: give runtime='openvino', or precision='bf16'.")
         if taken := {"trust_remote_code", "use_safetensors"} & self._model_kwargs.keys():
@@ -409,6 +414,12 @@ def _object_settings(model: Any, family: Family) -> str:
     others = [] if similarity == _SIMILARITIES.get(family, similarity) else [str(similarity)]
     if (activation := getattr(model, "activation_fn", None)) is not None:  # of the scores of a cross-encoder
         others.append(repr(activation))
+    tokenizer = getattr(model, "tokenizer", None)
+    if (side := getattr(tokenizer, "truncation_side", "right")) != "right":
+        others.append(f"truncation_side={side}")
+    for name in ("normalizer", "pre_tokenizer", "post_processor"):
+        if (part := getattr(getattr(tokenizer, "backend_tokenizer", None), name, None)) is not None:
+            others.append(hashlib.sha256(part.__getstate__()).hexdigest()[:16])  # of the JSON in tokenizer.json
     modules = _SET_BY_USE.sub("", str(model))
     return repr((modules, model.prompts, model.default_prompt_name, limits, *others))
 

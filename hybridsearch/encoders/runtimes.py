@@ -217,11 +217,21 @@ def _use_openvino(part: Any, precision: str, key: str, int8: Path, *, keeps: boo
         raise InvalidArgumentError(
             f"OpenVINO runs models on the CPU here, not on {part.model.device}: leave out device."
         )
+    if precision != "int8" and (others := _dtypes(part) - {"float32"}):
+        raise InvalidArgumentError(
+            f"OpenVINO needs the weights as float32, not as {min(others)}: give model_kwargs={{'dtype': 'float32'}}, "
+            "and precision='bf16' for a faster computation."
+        )
     names, output = _signature(part)
     graph = openvino().Core().read_model(int8) if precision == "int8" else _converted(part, key)
     part.model.forward = _Compiled(graph, precision, names, output, keeps)
     for weight in part.model.parameters():
         weight.data = weight.data.new_empty(0)
+
+
+def _dtypes(model: Any) -> set[str]:
+    """The number formats of the weights, such as "float32"."""
+    return {str(weight.dtype).removeprefix("torch.") for weight in model.parameters()}
 
 
 def _compile(graph: Any, precision: str, threads: int = 1, streams: int = 1) -> Any:
@@ -474,7 +484,7 @@ def _fastest(load: Callable[[Way], Any], name: str, runtime: Runtime | None) -> 
     wanted, slowest = _measured(exact)
     best = Choice(name, Way(runtime=runtime or "torch"), 1.0, 1.0)
     ways = [Way("bf16", "torch"), Way("fp32", "openvino"), Way("bf16", "openvino")]
-    if exact.device.type != "cpu" or _version("openvino") is None:
+    if exact.device.type != "cpu" or _version("openvino") is None or _dtypes(exact) != {"float32"}:
         ways = ways[:1]
     del exact
     for way in ways:

@@ -76,6 +76,51 @@ def test_the_base_model_of_an_adapter_counts_for_its_digest(minilm: str, copy: P
     assert folder_digest(adapter) != before
 
 
+def test_the_base_model_of_a_base_that_is_an_adapter_counts_for_the_digest(copy: Path, tmp_path: Path) -> None:
+    base = copy
+    for name in ("first", "second"):
+        adapter = tmp_path / name
+        adapter.mkdir()
+        (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(base)}))
+        base = adapter
+    before = folder_digest(base)
+    (copy / "config.json").write_text("{}")
+    assert folder_digest(base) != before
+    (copy / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(base)}))
+    assert folder_digest(base) != before, "adapters that name each other have a digest"
+
+
+def test_code_in_a_subfolder_counts_for_the_digest_if_it_may_run(copy: Path) -> None:
+    before = [folder_digest(copy, with_code=with_code) for with_code in (False, True)]
+    (copy / "code").mkdir()
+    (copy / "code" / "modeling.py").write_text("x = 1")
+    after = [folder_digest(copy, with_code=with_code) for with_code in (False, True)]
+    assert (after[0] == before[0], after[1] == before[1]) == (True, False)
+
+
+def test_model_kwargs_are_for_torch_though_the_folder_has_int8_weights(copy: Path) -> None:
+    (copy / "openvino-int8").mkdir()
+    assert dense(copy).way().precision == "int8"
+    assert dense(copy, model_kwargs={"attn_implementation": "eager"}).way().precision == "fp32"
+
+
+def test_the_tokenizer_of_a_loaded_model_counts_for_its_digest(minilm: str) -> None:
+    from sentence_transformers import SentenceTransformer
+    from tokenizers.normalizers import BertNormalizer
+
+    given = SentenceTransformer(minilm, device="cpu")
+    digests = {dense_of_object(given)}
+    given.tokenizer.truncation_side = "left"
+    digests.add(dense_of_object(given))
+    given.tokenizer.backend_tokenizer.normalizer = BertNormalizer(lowercase=False)
+    digests.add(dense_of_object(given))
+    assert len(digests) == 3
+
+
+def dense_of_object(model: Any) -> str:
+    return LazyModel(model, "SentenceTransformer").digest()
+
+
 def test_a_loaded_model_keeps_the_digest_of_what_was_loaded(copy: Path) -> None:
     model = dense(copy)
     before = model.digest()

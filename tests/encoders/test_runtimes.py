@@ -78,6 +78,13 @@ print(*dense.encode_documents(["Lift"] * 8).array[7])
     assert np.array(done.stdout.split(), dtype=np.float32) @ exact == pytest.approx(1, abs=1e-4)
 
 
+def test_openvino_refuses_weights_that_are_not_float32(minilm: str, by_openvino: dict[str, Any]) -> None:
+    for dtype in ("bfloat16", "float16"):
+        dense = hs.Dense(minilm, cache=False, model_kwargs={"dtype": dtype}, **by_openvino)
+        with pytest.raises(InvalidArgumentError, match=f"needs the weights as float32, not as {dtype}: give model_"):
+            dense.encode_queries(["Lift"])
+
+
 def test_openvino_gives_the_weights_and_places_of_torch(splade: str, by_openvino: dict[str, Any]) -> None:
     exact = hs.Sparse(splade, cache=False)
     fast = hs.Sparse(splade, cache=False, **by_openvino)
@@ -152,6 +159,8 @@ def test_the_cache_keeps_each_precision_apart(minilm: str) -> None:
 def test_what_cannot_run_is_refused(minilm: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InvalidArgumentError, match=r"no faster with int8: give runtime='openvino'"):
         hs.Dense(minilm, precision="int8", runtime="torch")
+    with pytest.raises(InvalidArgumentError, match=r"int8 weights .* leave out model_kwargs"):
+        hs.Dense(minilm, precision="int8", model_kwargs={"attn_implementation": "eager"})
     with pytest.raises(InvalidArgumentError, match=r"has no int8 weights: make .* `hybridsearch optimize MODEL"):
         hs.Dense(minilm, precision="int8").fingerprint()
     with pytest.raises(InvalidArgumentError, match=r"precision is one of auto, .*not 'fp8'"):
