@@ -367,9 +367,22 @@ def test_a_folder_that_was_mined_in_another_way_is_refused(
     mine_hard_negatives(data, small, ranks=(1, 6), output=tmp_path / "mined")
     with pytest.raises(InvalidArgumentError, match=r"another way \(ranks \[1, 6\], now \[1, 5\]\)"):
         mine_hard_negatives(data, small, ranks=(1, 5), output=tmp_path / "mined")
+    small.upsert(hs.Document("e", "A text that is new"))
+    with pytest.raises(InvalidArgumentError, match=r"another way \(content '"):
+        mine_hard_negatives(data, small, ranks=(1, 6), output=tmp_path / "mined")
     small.delete("e")
     with pytest.raises(InvalidArgumentError, match=r"documents 6, now 5"):
         mine_hard_negatives(data, small, ranks=(1, 6), output=tmp_path / "mined")
+
+
+def test_a_folder_may_have_a_name_that_looks_like_a_pattern(small: hs.HybridSearch, tmp_path: Path) -> None:
+    found = {
+        name: mine_hard_negatives(pair("wing", text), small, ranks=(1, 6), output=tmp_path / name).data.rows[
+            "positive"
+        ][0]
+        for name, text in (("run1", "wing lift"), ("run[1]", "another wing"))
+    }
+    assert found == {"run1": "wing lift", "run[1]": "another wing"}
 
 
 def test_a_folder_with_other_files_is_left_alone(small: hs.HybridSearch, tmp_path: Path) -> None:

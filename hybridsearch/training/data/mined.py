@@ -24,6 +24,7 @@ In n-tuples and lists, the columns of negatives hold lists with one value for ea
 
 from __future__ import annotations
 
+import glob
 import json
 import math
 import os
@@ -376,7 +377,7 @@ class MiningFolder:
         check_found(summary, self.name)
         with _quiet():
             # datasets cannot read a file without rows
-            names = [str(file) for file, of_file in zip(files, counts, strict=True) if of_file.rows]
+            names = [glob.escape(str(file)) for file, of_file in zip(files, counts, strict=True) if of_file.rows]
             table = import_datasets().Dataset.from_parquet(names, cache_dir=str(self.path / "arrow"))
         output_format = check_format(self.settings["output_format"])
         return to_negatives(table, summary, output_format, self.settings["per_query"], self.name, self.path)

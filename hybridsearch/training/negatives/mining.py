@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from hybridsearch.arguments import ALLOWED_FIRST, whole_number
 from hybridsearch.encoders import query_digest
-from hybridsearch.errors import InvalidArgumentError, RetrieverError
+from hybridsearch.errors import BackendError, InvalidArgumentError, RetrieverError
 from hybridsearch.evaluation.datasets import Dataset
 from hybridsearch.evaluation.pipeline import Pipeline
 from hybridsearch.fusion import RRF
@@ -304,7 +304,18 @@ class _Ranker:
             "candidates": self.candidates,
             "retrievers": {name: query_digest(encoders[name]) for name in self.names},
             "documents": self.search.count(),
+            "content": self._content(),
         }
+
+    def _content(self) -> str | None:
+        """A digest of the documents, or None if the engine cannot list them."""
+        total = hashlib.sha256()
+        try:
+            for document in self.search.documents(self.pipeline.filter):
+                total.update(_hash(document.id) + _hash(document.content))
+        except BackendError:
+            return None
+        return total.hexdigest()[:16]
 
 
 # Below: queries
