@@ -113,8 +113,12 @@ def train_reranker(
             f"A reranker has a single number of outputs, but these data sets need {sorted(outputs)}. Train one "
             "reranker for each number."
         )
+    classes = _classes(steps.sources.training)
     seed = steps.settings.seed
     trained = load_reranker(model, outputs=max(outputs), trust_remote_code=trust_remote_code, seed=seed)
+    if classes:
+        trained.config.id2label = dict(enumerate(classes))
+        trained.config.label2id = {name: number for number, name in enumerate(classes)}
     name = steps.take_loss(loss, model, trained)
     steps.shape(lambda one: shape_for(one, name or one.loss))
     steps.choose_losses()
@@ -217,6 +221,23 @@ def has_head(model: str | Path | CrossEncoder) -> bool:
     folder = find_model(str(model), "CrossEncoder")
     architectures = _config(folder).get("architectures") or []
     return any("ForSequenceClassification" in one for one in architectures) and _outputs(folder) == 1
+
+
+def _classes(training: Sequence[TrainingData]) -> tuple[str, ...]:
+    """The names of the classes, or () without names. Raises InvalidArgumentError if two data sets differ in them."""
+    names = {
+        one.name: tuple(getattr(one.rows.features["label"], "names", ()))
+        for one in training
+        if one.kind is Kind.CLASSED
+    }
+    first = next(iter(names.values()), ())
+    for name, other in names.items():
+        if other != first:
+            raise InvalidArgumentError(
+                f"The classes of {name!r} are {', '.join(other) or 'numbers'}, but those of {next(iter(names))!r} are "
+                f"{', '.join(first) or 'numbers'}. Train one reranker for each, or give all the same names."
+            )
+    return first
 
 
 def _by_default(mined: TrainingData, loss: str | LossObject | None) -> TrainingData:

@@ -81,15 +81,13 @@ class Sources:
     def chooser(self) -> str | None:
         """A text by which a later run knows whether `dev` is the same, or None without dev.
 
-        It is the digest of a data set, the text form of rows, and JSON for evaluators.
+        It is the digest of a data set or of rows, and JSON for evaluators.
         """
         if self.dev is None:
             return None
-        if isinstance(self.dev, Dataset):
+        if isinstance(self.dev, Dataset | TrainingData):
             return self.dev.digest
-        if isinstance(self.dev, TrainingData):
-            return repr(self.dev)
-        return json.dumps(self.dev, default=lambda value: type(value).__name__)
+        return json.dumps(self.dev, default=lambda value: getattr(value, "digest", type(value).__name__))
 
 
 def gather(

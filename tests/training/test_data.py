@@ -524,3 +524,40 @@ def _database(path: Path) -> None:
         rows = [("What is lift?", "A force.", 2001), ("What is bread?", "A food.", 2002), ("What is a ship?", "It.", 1)]
         connection.executemany("INSERT INTO faq VALUES (?, ?, ?)", rows)
     connection.close()
+
+
+def test_the_names_of_classes_are_read_from_parquet_and_from_several_arrow_files(tmp_path: Path) -> None:
+    classes = datasets.ClassLabel(names=["entailment", "neutral", "contradiction"])
+    features = {"premise": datasets.Value("string"), "hypothesis": datasets.Value("string"), "label": classes}
+    rows = {"premise": ["A man eats."] * 2, "hypothesis": ["He has food.", "He fasts."], "label": [0, 2]}
+    nli = datasets.Dataset.from_dict(rows, features=datasets.Features(features))
+    nli.to_parquet(str(tmp_path / "nli.parquet"))
+    (tmp_path / "parts").mkdir()
+    for part in range(2):
+        nli.save_to_disk(str(tmp_path / str(part)))
+        next((tmp_path / str(part)).glob("*.arrow")).rename(tmp_path / "parts" / f"train-0000{part}.arrow")
+    wanted = read_training_data(nli).rows.to_dict()
+    assert set(wanted) == {"anchor", "positive", "negative_1"}
+    for source in ("nli.parquet", "parts"):
+        assert read_training_data(tmp_path / source).rows.to_dict() == wanted
+
+
+def test_a_folder_that_the_library_datasets_would_take_for_another_is_refused(tmp_path: Path) -> None:
+    for name in ("set1", "set[1]"):
+        write_parquet(tmp_path / name / "data" / "train-00000-of-00001.parquet")
+    assert len(read_training_data(tmp_path / "set1")) == len(ROWS)
+    with pytest.raises(InvalidArgumentError, match=r"one of the characters \* \? \[.* Rename the folder"):
+        read_training_data(tmp_path / "set[1]")
+
+
+def test_the_digest_of_rows_tells_rows_apart() -> None:
+    one, other = (TrainingData.from_columns(Kind.PAIRS, {"anchor": ["q"], "positive": [text]}) for text in "ab")
+    assert one.digest == one.select([0]).digest != other.digest
+
+
+def test_a_query_with_two_columns_of_one_name_is_refused(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "pairs.db") as database:
+        database.execute("CREATE TABLE pairs (question, answer)")
+        database.execute("INSERT INTO pairs VALUES ('What is lift?', 'A force.')")
+    with pytest.raises(InvalidArgumentError, match="Two columns are named 'text'"):
+        read_training_data(tmp_path / "pairs.db", sql="SELECT question AS text, answer AS text FROM pairs")

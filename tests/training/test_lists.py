@@ -190,3 +190,21 @@ def test_grades_of_lists_stay_as_they_are() -> None:
     assert read_training_data(rows, kind="lists").rows["labels"][:] == [[4.0, 2.0], [1.0]]
     with pytest.raises(DocumentError, match=r"row 2: the column 'label' is the text 'good'\. Give"):
         read_training_data([rows[0], {**rows[1], "label": "good"}], kind="lists")
+
+
+@pytest.mark.parametrize("id", [None, "", " ", float("nan")])
+def test_queries_without_an_id_are_queries_of_their_own(id: Any) -> None:
+    rows = [{"query_id": id, "query": query, "text": "a", "label": 1} for query in ("one", "two")]
+    assert read_training_data(rows, kind="lists").rows["query"][:] == ["one", "two"]
+
+
+def test_a_query_without_an_id_is_not_the_query_that_has_its_text_as_the_id() -> None:
+    rows = [{"query_id": id, "query": query, "text": "a", "label": 1} for id, query in (("one", "two"), (None, "one"))]
+    assert read_training_data(rows, kind="lists").rows["query"][:] == ["two", "one"]
+
+
+def test_two_queries_with_one_id_are_refused() -> None:
+    rows = [{"query_id": "7", "query": query, "text": "a", "label": 1} for query in ("one", "ONE", "two")]
+    assert len(read_training_data(rows[:2], kind="lists")) == 1
+    with pytest.raises(DocumentError, match="query_id '7' has two queries, 'one' and 'two'"):
+        read_training_data(rows, kind="lists")

@@ -114,11 +114,22 @@ def test_data_of_several_classes_train_a_head_of_as_many_outputs(
 ) -> None:
     columns = {name: [pair[name] for pair in tiny_pairs] for name in ("anchor", "positive")}
     data = TrainingData.from_columns(Kind.CLASSED, {**columns, "label": [0, 1, 2, 1] * 10}, name="classes")
+    import datasets
+
+    named = datasets.ClassLabel(names=["no", "perhaps", "yes"])
+    data = replace(data, rows=data.rows.cast_column("label", named))
     result = train(tiny_dense, data, tmp_path / "out")
     import sentence_transformers
 
-    assert sentence_transformers.CrossEncoder(str(result.path), device="cpu").num_labels == 3
+    trained = sentence_transformers.CrossEncoder(str(result.path), device="cpu")
+    assert trained.num_labels == 3
+    assert trained.config.id2label == {0: "no", 1: "perhaps", 2: "yes"}
     assert result.comparison is None
+    other = data.rows.cast_column("label", datasets.ClassLabel(names=["yes", "perhaps", "no"]))
+    with pytest.raises(
+        InvalidArgumentError, match="classes of 'other' are yes, perhaps, no, but those of 'classes' are"
+    ):
+        train(tiny_dense, [data, replace(data, name="other", rows=other)], tmp_path / "other")
 
 
 def test_an_index_without_the_documents_that_are_asked_for_is_refused(

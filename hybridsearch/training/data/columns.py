@@ -95,6 +95,9 @@ def find_roles(columns: Sequence[str], mapping: Mapping[str, str] | None, ignore
         InvalidArgumentError: A column has no role and is not ignored, two columns have the same role, or the columns do
             not make rows to train on.
     """
+    twice = next((name for number, name in enumerate(columns) if name in columns[:number]), None)
+    if twice is not None:
+        raise InvalidArgumentError(f"Two columns are named {twice!r}. Give each column its own name.")
     if isinstance(ignore, str):
         raise InvalidArgumentError(f"ignore is a list of columns, not {ignore!r:.80}: write [{ignore!r:.80}].")
     if mapping is not None and not isinstance(mapping, Mapping):

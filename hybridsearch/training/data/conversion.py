@@ -141,7 +141,7 @@ class _Reading:
         self._add_ids(where, row)
 
     def _add_ids(self, where: str, row: Mapping[str, Any]) -> None:
-        ids = {name: row[column] if row[column] is None else str(row[column]) for name, column in self.roles.ids}
+        ids = {name: _id(row[column]) for name, column in self.roles.ids}
         self.ids.add(ids, where)
         self.count += 1
 
@@ -285,6 +285,12 @@ class _Reading:
         names = {column: role for role, column in self.roles.texts}
         rows = self.table.mapped.with_format(None).select(range(self.count)).select_columns(list(names))
         return rows.rename_columns({column: role for column, role in names.items() if column != role})
+
+
+def _id(value: Any) -> str | None:
+    """The id in a cell. None for an empty cell."""
+    text = "" if value is None or value != value else str(value)
+    return text if text.strip() else None
 
 
 def _with_names(rows: datasets.Dataset, classes: Sequence[str]) -> datasets.Dataset:

@@ -194,16 +194,23 @@ def grouped(data: TrainingData) -> TrainingData:
     Returns:
         Lists, in the order of their first rows.
 
+    Raises:
+        DocumentError: Two queries have the same query_id.
+
     >>> rows = {"anchor": ["q", "p", "q"], "positive": ["a", "b", "c"], "label": [1, 1, 0]}
     >>> grouped(TrainingData.from_columns(Kind.LABELLED, rows)).rows[0]
     {'query': 'q', 'docs': ['a', 'c'], 'labels': [1.0, 0.0]}
     """
     anchors = data.rows["anchor"]
     known = data.ids["query_id"] if data.ids is not None and "query_id" in data.ids.column_names else anchors
-    lists: dict[str, tuple[str, list[str], list[float]]] = {}
-    for key, *row in zip(known, anchors, data.rows["positive"], data.rows["label"], strict=True):
+    lists: dict[tuple[bool, str], tuple[str, list[str], list[float]]] = {}
+    for id, *row in zip(known, anchors, data.rows["positive"], data.rows["label"], strict=True):
         anchor, text, label = row
-        _, docs, labels = lists.setdefault(anchor if key is None else key, (anchor, [], []))
+        query, docs, labels = lists.setdefault((id is None, anchor if id is None else id), (anchor, [], []))
+        if query != anchor and normalized(query) != normalized(anchor):
+            raise DocumentError(
+                f"The query_id {id!r} has two queries, {query!r:.60} and {anchor!r:.60}. Give each query its own id."
+            )
         docs.append(text)
         labels.append(float(label))
     queries, docs_of, labels_of = map(list, zip(*lists.values(), strict=True))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -136,6 +138,14 @@ class TrainingData:
     def label(self) -> str | None:
         """The name of the column of labels, "label" or "labels", or None without labels."""
         return next((column for column in self.rows.column_names if column in ("label", "labels")), None)
+
+    @property
+    def digest(self) -> str:
+        """A digest of the rows, as 16 hexadecimal digits. It does not cover the ids."""
+        total = hashlib.sha256()
+        for batch in self.rows.iter(1000):
+            total.update(json.dumps(batch, default=str).encode())
+        return total.hexdigest()[:16]
 
     def select(self, places: Iterable[int]) -> TrainingData:
         """Make training data of some of the rows, with their ids.

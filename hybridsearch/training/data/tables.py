@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import glob
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hybridsearch.errors import DatasetNotFoundError, DocumentError, InvalidArgumentError
 from hybridsearch.readers.compression import SUFFIXES, plain_name
@@ -78,6 +79,11 @@ def _from_path(source: str | Path, split: str, subset: str | None) -> Table:
             return _from_saved(path, split)
         if subset is None and (files := _files_of(path, split)):
             return _from_files(f"{path.resolve().name}/{split}", files)
+        if glob.has_magic(str(path.resolve())):
+            raise InvalidArgumentError(
+                f"The path of {str(path)!r} has one of the characters * ? [, which the library datasets takes for a "
+                "pattern of names. Rename the folder."
+            )
         return _from_hub(str(path), split, subset)
     if is_url(str(source)) or path.suffix.lower() in SQLITE:
         raise InvalidArgumentError(
@@ -118,9 +124,12 @@ def _from_files(name: str, files: Sequence[Path]) -> Table:
                 f"{path} has the columns {listed(table.columns)}, but {files[0]} has {listed(tables[0].columns)}. Give "
                 "the files one by one."
             )
+        if table.classes != tables[0].classes:
+            raise InvalidArgumentError(f"{path} has other classes than {files[0]}. Give the files one by one.")
     if len(tables) == 1:
         return tables[0]
-    return Table(name, tables[0].columns, lambda: chain.from_iterable(table.rows() for table in tables))
+    rows = lambda: chain.from_iterable(table.rows() for table in tables)  # noqa: E731
+    return Table(name, tables[0].columns, rows, classes=tables[0].classes)
 
 
 def _files_of(folder: Path, split: str) -> list[Path]:
@@ -142,7 +151,9 @@ def _from_parquet(path: Path, name: str) -> Table:
 
     damage = (pa.ArrowException, ValueError, OSError)
     try:
-        columns = pq.read_schema(path).names
+        schema = pq.read_schema(path)
+        own = b"huggingface" in (schema.metadata or {})  # the library datasets wrote the file
+        classes = _classes(import_datasets().Features.from_arrow_schema(schema)) if own else {}
     except damage as error:
         raise DocumentError(f"{path} is not a readable Parquet file ({error}). Check the file.") from error
 
@@ -154,7 +165,7 @@ def _from_parquet(path: Path, name: str) -> Table:
         except damage as error:
             raise DocumentError(f"{path} is damaged after row {next(number) - 1} ({error}). Write it again.") from error
 
-    return Table(name, columns, rows)
+    return Table(name, schema.names, rows, classes=classes)
 
 
 def _arrow_file(path: Path) -> datasets.Dataset:
@@ -207,11 +218,6 @@ def _of_split(parts: Mapping[str, datasets.Dataset], split: str) -> datasets.Dat
 
 def _from_dataset(rows: datasets.Dataset, name: str, where: str | None = None) -> Table:
     place = where or name
-    classes = {
-        column: feature.names
-        for column, feature in rows.features.items()
-        if isinstance(feature, import_datasets().ClassLabel)
-    }
 
     def read() -> Iterator[Placed]:
         plain = rows.with_format(None)
@@ -220,7 +226,13 @@ def _from_dataset(rows: datasets.Dataset, name: str, where: str | None = None) -
             for number, values in enumerate(zip(*columns.values(), strict=True), start + 1):
                 yield f"{place}, row {number}", dict(zip(columns, values, strict=True))
 
-    return Table(name, rows.column_names, read, rows, classes)
+    return Table(name, rows.column_names, read, rows, _classes(rows.features))
+
+
+def _classes(features: Mapping[str, Any]) -> dict[str, list[str]]:
+    """The names of the classes of each column that has classes."""
+    label = import_datasets().ClassLabel
+    return {column: feature.names for column, feature in features.items() if isinstance(feature, label)}
 
 
 def _from_rows(source: Iterable[object]) -> Table:

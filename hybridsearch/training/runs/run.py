@@ -11,8 +11,6 @@ All training goes through `fit`, which calls the trainers of sentence-transforme
 from __future__ import annotations
 
 import errno
-import hashlib
-import json
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -289,17 +287,10 @@ def _facts(
         "kind": kind,
         "settings": kept,
         "model": LazyModel(model, FAMILIES[kind]).digest(),
-        "data": {one.name: {"rows": len(one), "kind": str(one.kind), "content": _digest(one)} for one in data},
+        "data": {one.name: {"rows": len(one), "kind": str(one.kind), "content": one.digest} for one in data},
         "losses": {one.name: _loss_name(losses[one.name]) for one in data},
         **(identity or {}),
     }
-
-
-def _digest(data: TrainingData) -> str:
-    total = hashlib.sha256()
-    for batch in data.rows.iter(1000):
-        total.update(json.dumps(batch, default=str).encode())
-    return total.hexdigest()[:16]
 
 
 def _loss_name(loss: Any) -> str:
