@@ -419,9 +419,17 @@ def _object_settings(model: Any, family: Family) -> str:
         others.append(f"truncation_side={side}")
     for name in ("normalizer", "pre_tokenizer", "post_processor"):
         if (part := getattr(getattr(tokenizer, "backend_tokenizer", None), name, None)) is not None:
-            others.append(hashlib.sha256(part.__getstate__()).hexdigest()[:16])  # of the JSON in tokenizer.json
+            others.append(_state_of(part))
     modules = _SET_BY_USE.sub("", str(model))
     return repr((modules, model.prompts, model.default_prompt_name, limits, *others))
+
+
+def _state_of(part: Any) -> str:
+    """A digest of a part of a tokenizer, as tokenizer.json has it, or the name of its class if it is made in Python."""
+    try:
+        return hashlib.sha256(part.__getstate__()).hexdigest()[:16]
+    except Exception:  # the library tokenizers raises nothing narrower
+        return type(part).__name__
 
 
 def _weights_state(model: Any) -> tuple[tuple[int, int], ...]:

@@ -107,6 +107,7 @@ def test_model_kwargs_are_for_torch_though_the_folder_has_int8_weights(copy: Pat
 def test_the_tokenizer_of_a_loaded_model_counts_for_its_digest(minilm: str) -> None:
     from sentence_transformers import SentenceTransformer
     from tokenizers.normalizers import BertNormalizer
+    from tokenizers.pre_tokenizers import PreTokenizer
 
     given = SentenceTransformer(minilm, device="cpu")
     digests = {dense_of_object(given)}
@@ -114,7 +115,9 @@ def test_the_tokenizer_of_a_loaded_model_counts_for_its_digest(minilm: str) -> N
     digests.add(dense_of_object(given))
     given.tokenizer.backend_tokenizer.normalizer = BertNormalizer(lowercase=False)
     digests.add(dense_of_object(given))
-    assert len(digests) == 3
+    given.tokenizer.backend_tokenizer.pre_tokenizer = PreTokenizer.custom(object())
+    digests.add(dense_of_object(given))
+    assert len(digests) == 4
 
 
 def dense_of_object(model: Any) -> str:
