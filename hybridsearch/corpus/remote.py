@@ -51,6 +51,13 @@ _REFUSED = ("PreconditionFailed", "ConditionalRequestConflict")
 _STAMPS = ("ETag", "etag", "mtime", "LastModified", "last_modified", "updated", "oid", "blob_id", "size")
 """What file systems say about a file. One of them changes with the content."""
 
+_SERVER_OPTIONS = ("endpoint_url", "account_name", "account_host", "connection_string")
+_SERVER_VARIABLES = (
+    *("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "STORAGE_EMULATOR_HOST", "HF_ENDPOINT"),
+    *("AZURE_STORAGE_ACCOUNT_NAME", "AZURE_STORAGE_CONNECTION_STRING"),
+)
+"""What tells the server or the account of a URL. Two of them may have a bucket of the same name."""
+
 
 class Remote:
     """A store at a URL, and the folder that holds its copy.
@@ -88,7 +95,7 @@ class Remote:
         base = Path(cache) if cache is not None else Path(home or "", "hybridsearch", "copies")
         self.url, self.pause = redacted(url).rstrip("/"), 0.0
         self._given, self._options = url, dict(options or {})
-        place = f"{url.rstrip('/')} {self._options.get('endpoint_url') or os.environ.get('AWS_ENDPOINT_URL', '')}"
+        place = f"{url.rstrip('/')} {_server(self._options)}"
         self.folder = (base / hashlib.sha256(place.encode()).hexdigest()[:32]).absolute()
         self._file_system: tuple[int, AbstractFileSystem, str] | None = None
         self._files: set[str] = set()
@@ -383,6 +390,13 @@ def _has_size(path: Path, size: int) -> bool:
         return path.stat().st_size == size
     except OSError:
         return False
+
+
+def _server(options: Mapping[str, Any]) -> str:
+    """What the options of a file system say about the server or the account, else the environment."""
+    client = options.get("client_kwargs")
+    told = [*map(options.get, _SERVER_OPTIONS), client.get("endpoint_url") if isinstance(client, Mapping) else None]
+    return " ".join(map(str, filter(None, told))) or " ".join(filter(None, map(os.environ.get, _SERVER_VARIABLES)))
 
 
 def _files(parts: Sequence[Part]) -> set[str]:

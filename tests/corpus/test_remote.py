@@ -411,3 +411,22 @@ def test_what_is_not_there_is_told(
     with pytest.raises(StorageError, match=f"{url} cannot be read") as caught:
         hs.open(url, backend_options=cache())
     assert "hush" not in str(caught.value)
+
+
+def test_each_server_and_each_account_has_a_copy_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def folder(variables: dict[str, str], options: dict[str, Any]) -> Path:
+        with monkeypatch.context() as patch:
+            for name, value in variables.items():
+                patch.setenv(name, value)
+            return Remote("s3://bucket/papers", options, tmp_path).folder
+
+    one, other = "http://127.0.0.1:8", "http://127.0.0.1:9"
+    asked = [
+        ({}, {"endpoint_url": one}),
+        ({}, {"endpoint_url": other}),
+        ({"AWS_ENDPOINT_URL": "http://127.0.0.1:10"}, {}),
+        ({"AWS_ENDPOINT_URL_S3": "http://127.0.0.1:11"}, {}),
+        ({"AZURE_STORAGE_ACCOUNT_NAME": "ada"}, {}),
+    ]
+    assert len({folder(*of) for of in asked}) == len(asked)
+    assert folder({}, {"client_kwargs": {"endpoint_url": one}}) == folder({}, {"endpoint_url": one, "anon": True})
