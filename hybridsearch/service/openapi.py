@@ -105,43 +105,53 @@ def describe(app: FastAPI, *, has_tokens: bool) -> None:
         has_tokens: Whether clients need a token.
     """
 
+    described: dict[str, list[str]] = {}  # what the schema that is kept names
+
     def made() -> Json:
-        if app.openapi_schema is None:
-            app.openapi_schema = _described(app, has_tokens)
+        nonlocal described
+        names = _retrievers_of(app)
+        if app.openapi_schema is None or names != described:  # another index may be at a place now
+            app.openapi_schema, described = _described(app, names, has_tokens), names
         return app.openapi_schema
 
     app.openapi = made  # type: ignore[method-assign]
 
 
-def _described(app: FastAPI, has_tokens: bool) -> Json:
+def _retrievers_of(app: FastAPI) -> dict[str, list[str]]:
+    """The names of the retrievers of each index."""
+    indexes: Mapping[str, ServedIndex] = app.state.indexes
+    return {name: list(served.search.retrievers) for name, served in indexes.items()}
+
+
+def _described(app: FastAPI, names: Mapping[str, list[str]], has_tokens: bool) -> Json:
     about = "Search indexes by words and meaning, and store documents. Errors are problem documents of RFC 9457."
     version = metadata.version("hybridsearch")
     found = get_openapi(title="hybridsearch", version=version, description=about, routes=app.routes)
-    indexes: Mapping[str, ServedIndex] = app.state.indexes
     found["paths"] = {path: of for path, of in found["paths"].items() if not path.startswith("/workbench")}
     schemas = found["components"]["schemas"]
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
-    retrievers = list(dict.fromkeys(name for served in indexes.values() for name in served.search.retrievers))
-    schemas |= _COMPONENTS | _of_retrievers(retrievers)
+    schemas |= _COMPONENTS | _of_retrievers(list(names.values()))
     schemas["Problem"] = Problem.model_json_schema()
     if has_tokens:
         found["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
     for path, methods in found["paths"].items():
         for operation in methods.values():
-            _complete(operation, list(indexes), secured=has_tokens and path.startswith("/v1"))
+            _complete(operation, list(names), secured=has_tokens and path.startswith("/v1"))
     described: Json = _with_references(found)
     return described
 
 
-def _of_retrievers(names: list[str]) -> Json:
-    """The components that name retrievers."""
+def _of_retrievers(of_indexes: list[list[str]]) -> Json:
+    """The components that name retrievers. Weights are of the retrievers of one index."""
+    names = list(dict.fromkeys(name for of_index in of_indexes for name in of_index))
+    shared = [name for name in names if all(name in of_index for of_index in of_indexes)]
     numbers = {name: {"type": "number"} for name in names}
     weights = {name: {"type": "number", "minimum": 0, "exclusiveMaximum": 1e300} for name in names}
     return {
         "RetrieverName": {"type": "string", "enum": names},
         "Scores": {"type": "object", "properties": numbers, "additionalProperties": False},
-        "Weights": {"type": "object", "properties": weights, "additionalProperties": False, "required": names},
+        "Weights": {"type": "object", "properties": weights, "additionalProperties": False, "required": shared},
     }
 
 

@@ -10,6 +10,7 @@ import asyncio
 import os
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -103,3 +104,18 @@ def send(cases: Any, chosen: Callable[[Any], bool]) -> int:
 
     check()
     return sent
+
+
+def test_weights_are_of_the_retrievers_of_one_index_and_follow_the_indexes(tmp_path: Path) -> None:
+    indexes = {}
+    for name, encoders in {"words": {"bm25": hs.BM25()}, "both": {"bm25": hs.BM25(), "chars": hs.CharNGrams()}}.items():
+        with hs.HybridSearch(encoders, tmp_path / name) as search:
+            search.index([{"id": "a", "text": "a wing"}])
+        indexes[name] = ServedIndex(name, str(tmp_path / name))
+    app = make_app(indexes, Settings())
+    weights = app.openapi()["components"]["schemas"]["Weights"]
+    assert (list(weights["properties"]), weights["required"]) == (["bm25", "chars"], ["bm25"])
+    app.state.indexes.pop("words")  # as if the index at its place had other retrievers now
+    assert app.openapi()["components"]["schemas"]["Weights"]["required"] == ["bm25", "chars"]
+    for served in indexes.values():
+        asyncio.run(served.stop())
