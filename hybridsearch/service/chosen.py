@@ -6,7 +6,13 @@ import logging
 from pathlib import Path
 
 from hybridsearch import arguments
-from hybridsearch.errors import HybridSearchError, InvalidArgumentError
+from hybridsearch.errors import (
+    BackendError,
+    HybridSearchError,
+    IndexNotFoundError,
+    InvalidArgumentError,
+    StorageError,
+)
 from hybridsearch.evaluation.plain import safe_name
 from hybridsearch.fusion import Fusion, read_fusion
 from hybridsearch.messages import redacted
@@ -55,7 +61,8 @@ class ChosenFusion:
     def apply(self, search: HybridSearch) -> None:
         """Let a search use the fusion of the file, or its own fusion if there is no file.
 
-        A file that does not fit the index is logged, and has no effect.
+        A file that does not fit the index is logged, and has no effect. If the index does not answer now, the file is
+        read again the next time.
 
         Args:
             search: The search.
@@ -77,6 +84,8 @@ class ChosenFusion:
             search.plan(1, fusion=fusion, candidates=candidates)
         except HybridSearchError as error:
             _log.error("The chosen fusion is not used: %s", redacted(str(error)))
+            if isinstance(error, BackendError | IndexNotFoundError | StorageError):
+                self._seen = None
             return
         search.fusion = fusion
         if candidates is not None:

@@ -17,7 +17,7 @@ from starlette.testclient import TestClient
 
 import hybridsearch as hs
 from hybridsearch.access import Tokens
-from hybridsearch.errors import InvalidArgumentError
+from hybridsearch.errors import BackendError, InvalidArgumentError
 from hybridsearch.progress import progress_bar
 from hybridsearch.service.app import make_app
 from hybridsearch.service.chosen import ChosenFusion
@@ -281,6 +281,25 @@ def test_a_chosen_fusion_stays_in_use_after_another_index_takes_the_place(tmp_pa
         file.unlink()
         chosen.apply(search)
         assert (repr(search.fusion), search.candidates) == (repr(hs.RRF()), 30)
+
+
+def test_a_chosen_fusion_goes_into_use_when_the_index_answers_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hs.RRF(7).save(tmp_path / "fusion.json")
+    chosen = ChosenFusion(tmp_path / "fusion.json")
+
+    def no_answer(*args: Any, **options: Any) -> Any:
+        raise BackendError("The engine does not answer.")
+
+    with hs.HybridSearch({"bm25": hs.BM25()}) as search:
+        search.index([hs.Document("1", "alder")], show_progress_bar=False)
+        with monkeypatch.context() as broken:
+            broken.setattr(hs.HybridSearch, "plan", no_answer)
+            chosen.apply(search)
+        assert repr(search.fusion) == repr(hs.RRF())
+        chosen.apply(search)
+        assert repr(search.fusion) == "RRF(k=7)"
 
 
 def test_judges_are_compared_and_their_grades_are_exported(client: Callable[..., TestClient], tmp_path: Path) -> None:
