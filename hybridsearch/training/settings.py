@@ -5,7 +5,7 @@ The field names are the keys of a YAML file. With hyphens, they are the flags of
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, TypeAlias, get_args
@@ -145,9 +145,10 @@ class TrainingSettings:
             raise InvalidArgumentError(f"measure is {self.measure!r}. Give the name of a measure, such as 'nDCG@10'.")
         if self.push_to_hub is not None and not (isinstance(self.push_to_hub, str) and self.push_to_hub.strip()):
             raise InvalidArgumentError(f"push_to_hub is {self.push_to_hub!r}. Give a name such as 'me/my-model'.")
-        if isinstance(self.trackers, str) or _unknown(self.trackers):
+        trackers = tuple(self.trackers) if isinstance(self.trackers, Iterable) else (self.trackers,)
+        if isinstance(self.trackers, str) or not all(isinstance(one, str) and one in TRACKERS for one in trackers):
             raise InvalidArgumentError(f"trackers is {self.trackers!r}. Give a list of some of {', '.join(TRACKERS)}.")
-        object.__setattr__(self, "trackers", tuple(self.trackers))  # a YAML file has a list
+        object.__setattr__(self, "trackers", trackers)  # a YAML file has a list
 
     def _numbers(self) -> Iterator[tuple[str, float]]:
         """The names and values of the numbers that are given, checked and as plain numbers."""
@@ -219,11 +220,3 @@ def _number(name: str, value: Any) -> Any:
         with suppress(ValueError):
             return float(value)
     return value
-
-
-def _unknown(trackers: Any) -> list[str]:
-    """The values that are not trackers, or `trackers` itself if it is not a collection."""
-    try:
-        return [tracker for tracker in trackers if tracker not in TRACKERS]
-    except TypeError:
-        return [repr(trackers)]

@@ -54,3 +54,7 @@ def test_an_unknown_setting_is_refused_with_those_there_are() -> None:
         InvalidArgumentError, match=r"no training setting 'lr'. The settings are epochs, .*learning_rate"
     ):
         TrainingSettings.from_dict({"lr": 0.1})
+
+
+def test_trackers_that_can_be_read_only_once_are_kept() -> None:
+    assert TrainingSettings(trackers=(name for name in ("wandb", "mlflow"))).trackers == ("wandb", "mlflow")  # type: ignore[arg-type]
