@@ -128,7 +128,7 @@ def outputs(
     from sentence_transformers.util import batch_to_device
 
     loaded = model.get()
-    prompt = _prompt(loaded, task, prompt)
+    prompt = prompt_of(loaded, task, prompt)
     route = {} if task is None else {"task": task}
     with model.lock:
         features = loaded.preprocess(beginnings(loaded, texts, task), prompt=prompt, **route)
@@ -164,7 +164,7 @@ def token_lengths(
         lengths = np.array(characters, dtype=np.int64) // 4 + 1
         return np.minimum(lengths, limit or 10**6), lengths > (limit or np.inf)
     if isinstance(texts[0], str):
-        before = _prompt(loaded, task, prompt) or ""
+        before = prompt_of(loaded, task, prompt) or ""
         columns = [[f"{before}{text}" for text in beginnings(loaded, texts, task)]]
     else:
         columns = [list(column) for column in zip(*texts, strict=True)]
@@ -239,7 +239,7 @@ def max_tokens(model: LazyModel, prompt: str | None = None) -> int | None:
     if limit is None:
         return None
     added = 0 if tokenizer is None else tokenizer.num_special_tokens_to_add(pair=False)
-    before = _prompt(loaded, "document", prompt)
+    before = prompt_of(loaded, "document", prompt)
     return max(limit - added - (count_tokens(model, [before])[0] if before else 0), 1)
 
 
@@ -256,7 +256,7 @@ def cut_notes(model: LazyModel, texts: Sequence[str], task: Task, prompt: str | 
         One sentence for each text, or `""` if the model reads all of it.
     """
     loaded = model.get()
-    prompt = _prompt(loaded, task, prompt) or ""
+    prompt = prompt_of(loaded, task, prompt) or ""
     tokenizer, limit = _reading(loaded, task)
     notes = []
     for text in texts:
@@ -289,7 +289,7 @@ def read_words(
     tokenizer, limit = _reading(loaded, task)
     if not getattr(tokenizer, "is_fast", False):
         return [], []
-    before = _prompt(loaded, task, prompt) or ""
+    before = prompt_of(loaded, task, prompt) or ""
     with model.lock:
         encoded = tokenizer(before + text, truncation=limit is not None, max_length=limit, verbose=False).encodings[0]
     spans = []
@@ -325,7 +325,7 @@ def token_batches(lengths: NDArray[np.int64], budget: int) -> Iterator[NDArray[n
         start += size
 
 
-def _prompt(model: Any, task: Task | None, given: str | None) -> str | None:
+def prompt_of(model: Any, task: Task | None, given: str | None = None) -> str | None:
     """The text that is put before each text: `given`, or the model's prompt for the task."""
     if given is not None:
         return given

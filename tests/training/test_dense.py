@@ -16,6 +16,7 @@ from hybridsearch.training.data import Kind, TrainingData
 from hybridsearch.training.dense import train_dense
 from hybridsearch.training.measure.evaluators import build_evaluator
 from hybridsearch.training.models.lora import LoraSettings
+from hybridsearch.training.runs.steps import prompts_of_columns
 from hybridsearch.training.settings import TrainingSettings
 
 sentence_transformers: Any = pytest.importorskip("sentence_transformers", reason="pip install 'hybridsearch[training]'")
@@ -270,3 +271,16 @@ def test_an_argument_that_does_not_fit_is_one_error(
 ) -> None:
     with pytest.raises(InvalidArgumentError, match=message):
         train_dense(tiny_dense, tiny_pairs, tmp_path / "output", **options)
+
+
+def test_training_puts_the_prompts_before_texts_that_encoding_does(tiny_dense: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    model = SentenceTransformer(str(tiny_dense), device="cpu")
+    model.prompts = {"query": "query: ", "document": "", "passage": "passage: "}
+    data = TrainingData.from_columns(Kind.PAIRS, {"anchor": ["lift"], "positive": ["A force."]})
+    assert prompts_of_columns(model, [data]) == {"anchor": "query: "}
+    whole = hs.Dense(model, cache=False).encode_documents(["A force."]).array
+    np.testing.assert_allclose(whole, model.encode_document(["A force."], normalize_embeddings=True), atol=1e-5)
+    model.prompts.pop("document")
+    assert prompts_of_columns(model, [data]) == {"anchor": "query: ", "positive": "passage: "}

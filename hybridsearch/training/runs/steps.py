@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from hybridsearch import arguments
 from hybridsearch.documents import Document
 from hybridsearch.encoders import Encoder
+from hybridsearch.encoders.batching import prompt_of
 from hybridsearch.encoders.models import LazyModel
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.evaluation.datasets import Dataset
@@ -266,10 +267,8 @@ class Steps:
 
 
 def prompts_of_columns(model: Any, data: Iterable[TrainingData]) -> dict[str, str]:
-    """The prompt of each column: anchors get the prompt of queries, all other columns the prompt of documents."""
-    known = model.prompts
-    query = known.get("query") or ""
-    document = next((known[name] for name in ("document", "passage", "corpus") if known.get(name)), "")
+    """The prompt of each column, as encoders use it: that of queries for anchors, that of documents for others."""
+    query, document = prompt_of(model, "query"), prompt_of(model, "document")
     columns = {column: query if column == "anchor" else document for one in data for column in one.inputs}
     return {column: prompt for column, prompt in columns.items() if prompt}
 
