@@ -17,7 +17,9 @@ COMMANDS: dict[str, Any] = get_command(app).commands  # type: ignore[attr-define
 
 
 def help_of(*verb: str, columns: int = 80) -> str:
-    shown = CliRunner().invoke(app, [*verb, "--help"], env={"COLUMNS": str(columns), "TERMINAL_WIDTH": str(columns)})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("typer.rich_utils.MAX_WIDTH", columns)  # typer reads it only once from the environment
+        shown = CliRunner().invoke(app, [*verb, "--help"], env={"COLUMNS": str(columns)})
     assert shown.exit_code == 0, shown.output
     return shown.stdout
 
