@@ -237,6 +237,13 @@ def _by_search(search: HybridSearch | Pipeline) -> Scorer:
         for query, rankings in zip(distinct, answers.by_query, strict=True):
             ranking = plan.fusion.fuse(rankings) if len(rankings) > 1 else rankings[plan.retrievers[0]]
             scores[query] = _Scores.make(ranking, {} if known else _ids_by_text(source, ranking), len(rankings) > 1)
+        asked = [(scores[query], one) for query, of_query in zip(queries, texts, strict=True) for one in of_query]
+        ids = list(dict.fromkeys(one.id for _, one in asked if one.id is not None)) if known else []
+        if ids and not any(one.id in of.by_id for of, one in asked) and not any(source.get(ids)):
+            raise InvalidArgumentError(
+                f"The index that is the teacher has none of the documents of these rows, such as {ids[0]!r:.80}. Index "
+                "the documents with the ids that the rows have."
+            )
         return [[scores[query].of(one) for one in of_query] for query, of_query in zip(queries, texts, strict=True)]
 
     return score

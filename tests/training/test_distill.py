@@ -114,6 +114,16 @@ def test_a_fused_search_teaches_its_fused_scores(search: hs.HybridSearch, tiny_d
         assert row["label"] == pytest.approx([place["positive_score"], *place["score"]])
 
 
+def test_an_index_without_the_documents_of_the_rows_is_no_teacher(
+    search: hs.HybridSearch, tiny_dataset: hs.Dataset, tiny_corpus: list[hs.Document]
+) -> None:
+    mined = mine_hard_negatives(tiny_dataset, search, per_query=2, ranks=(3, 12), output_format="n-tuples")
+    with hs.HybridSearch({"bm25": hs.BM25()}) as renamed:
+        renamed.index([replace(document, id=f"other-{document.id}") for document in tiny_corpus])
+        with pytest.raises(InvalidArgumentError, match="has none of the documents of these rows"):
+            add_teacher_scores(mined.data, renamed)
+
+
 def test_a_search_knows_a_text_without_its_id(search: hs.HybridSearch, tuples: TrainingData) -> None:
     scored = add_teacher_scores(tuples, hs.Pipeline(search, fusion=hs.ScoreFusion("minmax")))
     for row, texts in zip(scored.rows, texts_of(tuples), strict=True):
