@@ -557,6 +557,15 @@ def test_a_filter_of_every_depth_stays_within_the_servers_limit_of_nested_json()
     assert deepest < 120  # serde_json reads 128
 
 
+def test_an_id_with_a_lone_surrogate_is_unknown(folder: Path) -> None:
+    backend = QdrantBackend(f"qdrant://{folder}/index")
+    backend.create(SCHEMA)
+    put(backend, random_items(3), SCHEMA)
+    assert backend.fetch(["\ud800"]) == [None]
+    assert (backend.delete(["\ud800"]), backend.count()) == (0, 3)
+    backend.close()
+
+
 @pytest.mark.parametrize("description", FILTERS, ids=repr)
 def test_the_conditions_of_a_filter_can_be_sent_to_a_server(description: Any) -> None:
     from hybridsearch.adapters.qdrant.filters import compile_filter
