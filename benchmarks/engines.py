@@ -16,17 +16,16 @@ peer (sparse vectors only, no text), if the server takes its mapping. After a wa
 round counts for each. A load of 10,000 documents takes only four seconds, so its ratios are lower and differ more.
 
 Search: each query asks three retrievers (BM25, sparse, dense) for 100 hits each, over the first 10,000 documents.
-"ours" also merges the rankings by RRF and has the best ten documents: they come with the hits, or they are fetched.
-"three requests" is the client's `search`, one retriever after the other, with the request bodies that we send, but each
+"three requests" is the client's `search`, one retriever after the other, with the request bodies that we send, so each
 hit comes with its document. It asks our index, where documents are compressed, and an index that has them as plain
-JSON. "ours, plain documents" asks that index as we did before documents were compressed. "raw" sends our own requests
-again with nothing but the client's transport: the rest of our time is our own work. In each run every query is asked in
-each of these ways, in turns. Each run has its own median and its own ratios. The table of ratios shows the median of
-all runs, the smallest and the largest. If equal scores lie on both sides of the cut, ours asks again, so that the
-smaller ids are returned. The others do not.
+JSON. "ours, plain documents" asks that index as we did before documents were compressed. "raw" sends our own `_msearch`
+bodies again with nothing but the client's transport: the rest of our time is our own work. In each run every query is
+asked in each of these ways, in turns. Each run has its own median and its own ratios, and the table of ratios shows the
+median of all runs, the smallest and the largest. If equal scores lie on both sides of the cut, ours asks again, so that
+the smaller ids are returned. The others do not.
 
-"all in one call" asks all queries at once, and then does the same as "ours" for each query. The loop of
-sentence-transformers asks only the sparse retriever and gets only ids.
+"all in one call" asks all queries at once, merges their rankings by RRF and fetches the best ten documents of each
+query. The loop of sentence-transformers asks only the sparse retriever and gets only ids.
 """
 
 from __future__ import annotations
@@ -40,9 +39,8 @@ import sys
 import time
 import uuid
 from base64 import b64encode
-from collections import ChainMap
 from collections.abc import Callable, Iterator, Sequence
-from itertools import chain, pairwise
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -317,29 +315,29 @@ def search_times(engine: Engine, collection: Collection, runs: int) -> dict[str,
     sent, twice = [], 0
     for of_query in collection.requests:
         with engine.recorded() as seen:
-            search_all(backend, [of_query])
-        sent.append(seen)
-        twice += sum(target.endswith("_msearch") for _, target, *_ in seen) > 1
+            backend.search(of_query)
+        sent.append(seen[0])
+        twice += len(seen) > 1
     console.print(
         f"{twice} of {len(sent)} queries needed a second request, because scores on both sides of the cut were equal."
     )
 
     def ours(row: int) -> None:
-        search_all(backend, [collection.requests[row]])
+        backend.search(collection.requests[row])
 
     def raw(row: int) -> None:
-        for method, target, headers, body in sent[row]:
-            engine.client.transport.perform_request(method, target, headers=headers, body=body)
+        method, target, headers, body = sent[row]
+        engine.client.transport.perform_request(method, target, headers=headers, body=body)
 
-    bodies = [[json.loads(line) for line in _bytes(first[3]).splitlines()[1:6:2]] for first, *_ in sent]
+    lines = [[json.loads(line) for line in _bytes(body).splitlines()] for _, _, _, body in sent]
 
     def three(row: int, index: str) -> None:
-        for body in bodies[row]:
-            engine.client.search(index=index, body={**body, "docvalue_fields": ["id", "document"]})
+        for body in lines[row][1:6:2]:
+            engine.client.search(index=index, body=body)
 
     def before(row: int) -> None:
         with_characters, lucene_search.WITH_CHARACTERS = lucene_search.WITH_CHARACTERS, sys.maxsize
-        search_all(plain_backend, [collection.requests[row]])
+        plain_backend.search(collection.requests[row])
         lucene_search.WITH_CHARACTERS = with_characters
 
     rows = range(len(collection.requests))
@@ -390,14 +388,12 @@ def search_times(engine: Engine, collection: Collection, runs: int) -> dict[str,
 
 
 def search_all(backend: Any, requests: Sequence[Sequence[Request]]) -> dict[str, hs.Document]:
-    """Ask all queries in one call, merge their rankings, and read the best ten documents of each."""
-    rankings = backend.search([request for of_query in requests for request in of_query])
-    fusion, each = hs.RRF(), iter(rankings)
-    best = [fusion.fuse({request.retriever: next(each) for request in of_query}).ids[:10] for of_query in requests]
-    sent = ChainMap(*(ranking.documents for ranking in rankings if ranking.documents))
-    missing = [id for id in dict.fromkeys(chain.from_iterable(best)) if id not in sent]
-    fetched = dict(zip(missing, backend.fetch(missing) if missing else (), strict=True))
-    return {id: fetched[id] if id in fetched else sent[id] for id in chain.from_iterable(best)}
+    """Ask all queries in one call, merge their rankings, and fetch the best ten documents of each."""
+    rankings = iter(backend.search([request for of_query in requests for request in of_query]))
+    fusion = hs.RRF()
+    best = [fusion.fuse({request.retriever: next(rankings) for request in of_query}).ids[:10] for of_query in requests]
+    ids = list(dict.fromkeys(id for of_query in best for id in of_query))
+    return dict(zip(ids, backend.fetch(ids), strict=True))
 
 
 def same_rankings(engines: Sequence[Engine]) -> list[tuple[object, ...]]:

@@ -406,7 +406,7 @@ class LuceneBackend(Dialect):
         """Answer all requests by one call of the engine.
 
         The rankings come with their documents if the requests ask for at most 3,000 hits in all, and if the documents
-        have at most 200,000 characters in all, as they are stored. In an index with passages, they come without
+        have at most 500,000 characters in all, as they are stored. In an index with passages, they come without
         documents at the first search, and if a retriever of passages lists none. A second request follows if term
         frequencies are unknown or out of date, if the hits before and after a cut have the same score, or if documents
         that were left out may be hits (see `query.maxscore`).

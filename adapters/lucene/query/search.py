@@ -53,11 +53,11 @@ WITH_DOCUMENTS = 3000
 With more hits, only few of them get into the final results. Their documents are fetched afterwards, all at once. That
 sends less, and needs less memory."""
 
-WITH_CHARACTERS = 200_000
+WITH_CHARACTERS = 500_000
 """The largest number of characters of documents that come with the hits of a call, as they are stored.
 
-Longer documents are fetched afterwards, and only those that are shown. From this length on, sending all of them takes
-longer than another request. The lengths are those of the hits of the last search that has told them."""
+Long documents are fetched afterwards too. Then only those that are shown are sent. The lengths are those of the hits of
+the last search that has told them."""
 
 _SOURCES = 100  # documents whose vectors come with one search
 _MEASURED = 20  # hits whose length is taken for that of all
