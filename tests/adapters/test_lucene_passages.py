@@ -202,7 +202,7 @@ def test_a_retriever_of_whole_documents_stands_beside_those_of_passages(make: Ma
 def test_a_search_is_one_request(make: Make, mode: str, sent: list[Call]) -> None:
     backend = fill(make(dense=mode), random_documents())
     # Ties at a cut would need a second request, so there is no cut.
-    requests = [Request(name, query, 200, passages=3) for name in KINDS for query in samples.random_queries(name, 1)]
+    requests = [Request(name, query, 1000, passages=3) for name in KINDS for query in samples.random_queries(name, 1)]
     backend.search(requests)
     sent.clear()
     rankings = backend.search(requests)
