@@ -8,9 +8,9 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridsearch.backends import Request, RetrieverSchema, Schema
+from hybridsearch.backends import Request, RetrieverSchema, Schema, check_lengths
 from hybridsearch.errors import BackendError, IndexCorruptedError, InvalidArgumentError
-from hybridsearch.vectors import Metric, SparseQuery, other_lengths
+from hybridsearch.vectors import Metric, SparseQuery
 
 T = TypeVar("T")
 
@@ -54,11 +54,8 @@ def dense_query(request: Request, retriever: RetrieverSchema) -> NDArray[np.floa
     if not np.isfinite(query).all():
         raise InvalidArgumentError(f"The query of retriever {name!r} holds NaN or infinity.")
     query = query.astype(np.float32, copy=False)
-    if retriever.metric == "cosine" and other_lengths(query[None]).size:
-        raise InvalidArgumentError(
-            f"The query of retriever {name!r} has a vector of length {np.linalg.norm(query):.4g}, but with the metric "
-            "'cosine' every vector has length 1: let the encoder divide each vector by its length."
-        )
+    if retriever.metric == "cosine":
+        check_lengths(name, query[None])
     return query
 
 

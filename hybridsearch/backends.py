@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, TypeAlias, get_args, runtime_checkable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from hybridsearch.documents import Document
 from hybridsearch.errors import BackendError, IndexCorruptedError, InvalidArgumentError
@@ -28,7 +29,6 @@ from hybridsearch.vectors import (
     QueryVector,
     SparseVectors,
     Vectors,
-    other_lengths,
 )
 
 Kind: TypeAlias = Literal["lexical", "sparse", "dense", "multi_vector", "text"]
@@ -42,6 +42,7 @@ Kind: TypeAlias = Literal["lexical", "sparse", "dense", "multi_vector", "text"]
 """
 
 _TOLERANCES = {"fp32": 0.0, "bf16": 1e-3}
+_ROUNDING = 0.02  # of the square of a length: bfloat16 has 8 bits, so it rounds a number by at most 0.4 %
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,10 +227,11 @@ def _mapping(value: Any) -> Mapping[str, Any]:
 
 
 def check_batch(batch: EncodedBatch, schema: Schema) -> None:
-    """Check that a batch fits the schema of an index, and that no id comes twice.
+    """Check that a batch fits the schema of an index, and that all engines understand it alike.
 
     Raises:
-        InvalidArgumentError: The batch does not fit, or an id comes twice.
+        InvalidArgumentError: The batch does not fit, an id or a term comes twice, or a vector for the metric `"cosine"`
+            does not have length 1.
     """
     if set(batch.vectors) != set(schema.retrievers):
         raise InvalidArgumentError(
@@ -274,12 +276,7 @@ def check_batch(batch: EncodedBatch, schema: Schema) -> None:
 def _check_content(name: str, vectors: Vectors) -> None:
     """Check what engines would understand differently: lengths for cosine, and terms that come twice."""
     if isinstance(vectors, DenseVectors) and vectors.metric == "cosine":
-        if (others := other_lengths(vectors.array)).size:
-            length = np.linalg.norm(vectors.array[others[0]].astype(np.float64))
-            raise InvalidArgumentError(
-                f"Retriever {name!r} has a vector of length {length:.4g}, but with the metric 'cosine' every vector "
-                "has length 1: let the encoder divide each vector by its length, or choose the metric 'dot'."
-            )
+        check_lengths(name, vectors.array)
     elif isinstance(vectors, SparseVectors):
         terms, matrix = vectors.vocabulary.terms, vectors.matrix
         if len(vectors.vocabulary.index) < len(terms):
@@ -292,6 +289,26 @@ def _check_content(name: str, vectors: Vectors) -> None:
                 raise InvalidArgumentError(
                     f"The sparse vectors of retriever {name!r} have a term twice in one row: call sum_duplicates()."
                 )
+
+
+def check_lengths(name: str, array: NDArray[np.float32]) -> None:
+    """Check that vectors for the metric `"cosine"` have length 1 or are zero. They may be rounded to 16 bits.
+
+    Args:
+        name: Name of the retriever, for the message.
+        array: Vectors of documents or queries, of shape (vectors, dimensions).
+
+    Raises:
+        InvalidArgumentError: A vector has another length.
+    """
+    squares = np.einsum("ij,ij->i", array, array)
+    others = np.flatnonzero((np.abs(squares - 1) > _ROUNDING) & (squares > 0))
+    if others.size:
+        length = np.linalg.norm(array[others[0]].astype(np.float64))
+        raise InvalidArgumentError(
+            f"Retriever {name!r} has a vector of length {length:.4g}, but with the metric 'cosine' every vector has "
+            "length 1: let the encoder divide each vector by its length, or choose the metric 'dot'."
+        )
 
 
 def check_schema(schema: Schema, backend: Backend) -> None:

@@ -25,8 +25,6 @@ from hybridsearch.messages import number_of
 Metric: TypeAlias = Literal["cosine", "dot", "euclidean"]
 """Metric that compares dense vectors."""
 
-_ROUNDING = 0.02  # of the square of a length: bfloat16 has 8 bits, so it rounds a number by at most 0.4 %
-
 
 class Vocabulary:
     """Names of the columns of a sparse matrix: words, subword tokens or latent dimensions.
@@ -35,7 +33,7 @@ class Vocabulary:
     never by number.
 
     Args:
-        terms: Names of the columns.
+        terms: Names of the columns, all different.
 
     Attributes:
         terms: Names of the columns, as a tuple.
@@ -133,22 +131,6 @@ class DenseVectors:
 
     def __len__(self) -> int:
         return int(self.array.shape[0])
-
-
-def other_lengths(array: NDArray[np.float32]) -> NDArray[np.intp]:
-    """Find the vectors whose length is neither 1 nor 0. Numbers that were rounded to 16 bits count as exact.
-
-    Args:
-        array: Vectors, of shape (vectors, dimensions).
-
-    Returns:
-        Their rows, ascending.
-
-    >>> other_lengths(np.float32([[0.6, 0.8], [0, 0], [1, 1]])).tolist()
-    [2]
-    """
-    squares = np.einsum("ij,ij->i", array, array)
-    return np.flatnonzero((np.abs(squares - 1) > _ROUNDING) & (squares > 0))
 
 
 @dataclass(frozen=True, slots=True)
