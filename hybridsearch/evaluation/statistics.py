@@ -21,6 +21,9 @@ Test: TypeAlias = Literal["t", "randomization", "wilcoxon"]
 Correction: TypeAlias = Literal["holm", "bonferroni", "none"]
 """Name of a correction of p-values (see `adjust`)."""
 
+_EQUAL = 1e-9
+"""Largest difference of values that count as equal, because sums of floats differ by their rounding."""
+
 _CELLS = 2**20
 """Number of values that are resampled at once. It limits the memory for thousands of queries."""
 
@@ -124,13 +127,16 @@ def paired_test(a: ArrayLike, b: ArrayLike, test: Test | str = "t", *, samples: 
     """Compute the two-sided p-value of a paired test of two systems on the same queries, by scipy.
 
     - "t" is the paired t test (`scipy.stats.ttest_rel`). On measures of retrieval it agrees with the randomization
-      test (Smucker, Allan and Carterette, CIKM 2007; Urbano, Lima and Hanjalic, SIGIR 2019) and is much faster.
+      test (Smucker, Allan and Carterette, CIKM 2007; Urbano, Lima and Hanjalic, SIGIR 2019) and is much faster. If
+      the difference is the same on all n queries, it has no standard error to test with: scipy gives 0 and warns, and
+      R refuses. Then the p-value is that of the randomization test, 2^(1 - n).
     - "randomization" is Fisher's test (`scipy.stats.permutation_test`). In each of `samples` rounds, the two values of
       each query change places with probability 1/2. If there are at most `samples` exchanges (2^n), all are computed,
       and the result is exact.
     - "wilcoxon" is the signed-rank test (`scipy.stats.wilcoxon`). It ignores queries without a difference.
 
-    The p-value is 1.0 if both systems have equal values on every query, or if there is only one query.
+    The p-value is 1.0 if both systems have equal values on every query, or if there is only one query. Values within
+    1e-9 are equal.
 
     Args:
         a: Values of the first system: shape (n,), finite.
@@ -147,16 +153,18 @@ def paired_test(a: ArrayLike, b: ArrayLike, test: Test | str = "t", *, samples: 
     """
     first, second = _pair(a, b)
     one_of("test", test, get_args(Test))
-    if len(first) < 2 or np.array_equal(first, second):
+    differences = first - second
+    if len(first) < 2 or np.abs(differences).max() <= _EQUAL:
         return 1.0
+    if test == "t" and np.ptp(differences) <= _EQUAL * max(1.0, float(np.abs(differences).max())):
+        return float(2.0 ** (1 - len(first)))
     from scipy import stats
 
-    with warnings.catch_warnings():
-        # scipy warns of "nearly identical data" if all differences are equal. The p-value of almost 0 is right.
-        warnings.simplefilter("ignore", RuntimeWarning)
-        if test == "t":
-            return float(stats.ttest_rel(first, second).pvalue)
-        if test == "wilcoxon":
+    if test == "t":
+        return float(stats.ttest_rel(first, second).pvalue)
+    if test == "wilcoxon":
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)
             return float(stats.wilcoxon(first, second).pvalue)
     result = stats.permutation_test(
         (first, second),
@@ -206,7 +214,7 @@ def wins_losses_ties(a: ArrayLike, b: ArrayLike) -> tuple[int, int, int]:
     """
     first, second = _pair(a, b)
     difference = first - second
-    wins, losses = int((difference > 1e-9).sum()), int((difference < -1e-9).sum())
+    wins, losses = int((difference > _EQUAL).sum()), int((difference < -_EQUAL).sum())
     return wins, losses, len(difference) - wins - losses
 
 

@@ -102,8 +102,16 @@ def test_a_single_query_decides_nothing(test: str) -> None:
     assert paired_test([0.9], [0.1], test) == 1.0
 
 
-def test_a_constant_difference_is_significant_without_a_warning() -> None:
-    assert paired_test([0.5, 0.75, 1.0], [0.25, 0.5, 0.75], "t") == 0.0
+@pytest.mark.parametrize("test", ["t", "randomization", "wilcoxon"])
+def test_differences_by_rounding_are_no_differences(test: str) -> None:
+    assert paired_test([0.1 + 0.2] * 20, [0.3] * 20, test) == 1.0
+
+
+@pytest.mark.parametrize(("queries", "scale"), [(2, 1.0), (3, 1.0), (12, 1.0), (12, 1e9)])
+def test_the_t_test_of_a_constant_difference_is_the_exact_randomization_test(queries: int, scale: float) -> None:
+    a, b = np.full((2, queries), [[0.3], [0.1]]) + np.arange(queries) / 100  # the differences differ by rounding
+    a, b = a * scale, b * scale
+    assert paired_test(a, b, "t") == pytest.approx(paired_test(a, b, "randomization")) == 2 / 2**queries
 
 
 @pytest.mark.parametrize("test", ["t", "randomization", "wilcoxon"])
