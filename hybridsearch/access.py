@@ -1,4 +1,4 @@
-"""Who may reach a server: the address that it listens on, and tokens to read and to write."""
+"""Who may reach a server, and what it tells: its address, tokens to read and to write, and notes for clients."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hmac
 import ipaddress
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
@@ -16,6 +16,9 @@ Right: TypeAlias = Literal["read", "write"]
 
 VARIABLE = "HYBRIDSEARCH_TOKENS"
 """Environment variable that holds the tokens, such as `read:TOKEN,write:TOKEN`."""
+
+UNHEARD = "The retriever did not answer."
+"""What a client is told about the failure of an optional retriever."""
 
 _SHORTEST = 16
 _LAST_PORT = 65_535
@@ -138,3 +141,21 @@ def url_of_server(host: str, port: int) -> str:
     'http://[::1]:8000'
     """
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def notes_for_clients(given: Iterable[str], failures: Mapping[str, str]) -> list[str]:
+    """The notes of results for a client. They do not say why an optional retriever failed.
+
+    The reason may have the address of an engine or the path of a model.
+
+    Args:
+        given: Notes of the results.
+        failures: Reasons by name of the retriever, as the results have them.
+
+    >>> notes_for_clients(["Without dense: 10.0.0.7 is away"], {"dense": "10.0.0.7 is away"})
+    ['Without dense: The retriever did not answer.']
+    """
+    notes = list(given)
+    for name, reason in failures.items():
+        notes = [note.replace(f"Without {name}: {reason}", f"Without {name}: {UNHEARD}") for note in notes]
+    return notes

@@ -87,10 +87,10 @@ def _add_probes(app: FastAPI, metrics: Metrics) -> None:
 
     @app.get("/ready", **returns(State))
     async def ready() -> Response:
-        """Tell whether the models of all indexes are loaded."""
+        """Tell whether each index has answered a first search, so that its models are loaded."""
         waiting = [name for name, served in app.state.indexes.items() if not served.ready]
         if waiting:
-            detail = f"The models of {', '.join(waiting)} are not loaded yet."
+            detail = f"{', '.join(waiting)}: no search was answered yet. The models are loading, or the log says why."
             return Problem(503, "not-ready", detail, {"Retry-After": "1"})
         return answer({"status": "ready"})
 

@@ -108,7 +108,11 @@ class ServedIndex:
 
     @property
     def ready(self) -> bool:
-        """Whether the models are loaded, so that the index can answer at once."""
+        """Whether a first search was answered, so that the models are loaded.
+
+        It stays so if a search server goes away later. Then every process has lost the server, so a load balancer
+        could not choose a better one, and clients are told to try again.
+        """
         return self._ready
 
     async def start(self) -> None:

@@ -296,7 +296,9 @@ class SearchBody(Strict):
         default=None,
         description="Fusion that merges the rankings: a name, or settings as `Fusion.save` writes them.",
     )
-    rerank: bool = Field(default=True, description="Whether the reranker of the index is used, if it has one.")
+    rerank: bool = Field(
+        default=True, description="Whether the reranker of the index is used. A note says if true has no effect."
+    )
     min_score: float | Scores | None = Field(
         default=None, description="Least score of a hit, or least scores by retriever."
     )

@@ -25,7 +25,6 @@ from hybridsearch.errors import (
     InvalidArgumentError,
     NoRetrieverError,
 )
-from hybridsearch.hits import Results
 from hybridsearch.messages import not_known, redacted
 
 _log = logging.getLogger(__name__)
@@ -34,9 +33,6 @@ MEDIA_TYPE = "application/problem+json"
 
 LATER = "The index does not answer now. Try again later."
 """What a client is told about failures of engines, models and files. The log has the reason."""
-
-UNHEARD = "The retriever did not answer."
-"""What a client is told about the failure of an optional retriever."""
 
 _OF_CLIENT = (FilterError, InvalidArgumentError, DocumentError, BulkIndexError)
 _RETRY_AFTER = {"Retry-After": "1"}
@@ -129,17 +125,6 @@ def problem_of(error: Exception, **more: Any) -> Problem:
         return Problem(503, _kind(error), LATER, _RETRY_AFTER, **more)
     _log.error("A request failed", exc_info=error)
     return Problem(500, "failed", "The service has failed. Its log has the reason.", **more)
-
-
-def notes_of(results: Results) -> list[str]:
-    """The notes of results for a client. They do not say why an optional retriever failed.
-
-    The reason may have the address of an engine or the path of a model.
-    """
-    notes = list(results.notes)
-    for name, reason in results.failures.items():
-        notes = [note.replace(f"Without {name}: {reason}", f"Without {name}: {UNHEARD}") for note in notes]
-    return notes
 
 
 def install(app: FastAPI) -> None:

@@ -3,6 +3,7 @@
 # Without `from __future__ import annotations`: FastAPI reads annotations that are made for the limits of a service.
 
 import asyncio
+from dataclasses import replace
 from functools import partial
 from threading import Event
 from typing import Annotated, get_origin
@@ -11,6 +12,7 @@ from urllib.parse import unquote_to_bytes
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
 
+from hybridsearch.access import UNHEARD, notes_for_clients
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.hits import Results
 from hybridsearch.messages import not_known, number_of
@@ -30,10 +32,11 @@ from hybridsearch.service.models import (
     search_body,
 )
 from hybridsearch.service.openapi import returns
-from hybridsearch.service.problems import UNHEARD, notes_of
 from hybridsearch.service.settings import Settings
 
 Index = Annotated[ServedIndex, Depends(served_index)]
+
+_NO_RERANKER = "rerank has no effect, because the index has no reranker."
 
 
 def make_router(settings: Settings) -> APIRouter:
@@ -153,6 +156,8 @@ async def _searched(served: ServedIndex, body: SearchBody, settings: Settings) -
             f"has at most {settings.max_hits:,} hits. Lower top_k, or send fewer queries at once."
         )
     found = await served.search_many(body.asked, body.top_k, **body.options)
+    if body.rerank and "rerank" in body.model_fields_set and served.search.reranker is None:
+        found = [replace(results, notes=(*results.notes, _NO_RERANKER)) for results in found]
     stop = Event()
     if body.snippets or body.explain or len(found) > 1:
         try:
@@ -171,7 +176,7 @@ def _to_dict(results: Results, body: SearchBody, stop: Event) -> Json:
     """Results as JSON holds them, with what was asked for. Highlights are left out once `stop` is set."""
     found = results.to_dict()
     found["failures"] = dict.fromkeys(results.failures, UNHEARD)
-    found["notes"] = notes_of(results)
+    found["notes"] = notes_for_clients(results.notes, results.failures)
     hits: list[Json] = found["hits"]
     if not body.passages:
         for hit in hits:

@@ -17,6 +17,7 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.responses import FileResponse
 from pydantic import Field
 
+from hybridsearch.access import notes_for_clients
 from hybridsearch.backends import Schema
 from hybridsearch.documents import Document
 from hybridsearch.errors import BackendError, InvalidArgumentError
@@ -29,7 +30,7 @@ from hybridsearch.service.configurations import Configuration, Found, search_wit
 from hybridsearch.service.indexes import ServedIndex, served_index
 from hybridsearch.service.judging_routes import desk
 from hybridsearch.service.models import Strict, checked_filter
-from hybridsearch.service.problems import Refusal, notes_of
+from hybridsearch.service.problems import Refusal
 from hybridsearch.service.settings import Settings
 from hybridsearch.snippets import Highlight
 
@@ -213,7 +214,9 @@ async def look(index: Index, limits: Limits, body: Look) -> dict[str, Any]:
             for one, results in zip(body.configurations, systems, strict=True)
         ],
         "documents": documents,
-        "notes": list(dict.fromkeys(note for results in systems for note in notes_of(results))),
+        "notes": list(
+            dict.fromkeys(note for results in systems for note in notes_for_clients(results.notes, results.failures))
+        ),
         "timings": dict(systems[0].timings),
         "seconds": time.perf_counter() - started,
     }

@@ -204,3 +204,12 @@ def test_an_address_that_is_not_known_is_a_problem_too(
 def test_an_address_tells_all_its_methods(ask: Ask, path: str, methods: str) -> None:
     answer = ask("OPTIONS", f"/v1/papers/{path}")
     assert (answer.status_code, answer.headers["Allow"]) == (405, methods)
+
+
+def test_a_reranker_that_the_index_does_not_have_is_noted(ask: Ask) -> None:
+    told, left = (
+        ask("POST", "/v1/papers/search", json={"query": "battery", "top_k": 1} | more).json()
+        for more in ({"rerank": True}, {})
+    )
+    assert told["notes"] == ["rerank has no effect, because the index has no reranker."]
+    assert left["notes"] == []
