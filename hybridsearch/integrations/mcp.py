@@ -22,7 +22,7 @@ from typing import Annotated, Any, NotRequired
 from urllib.parse import quote
 
 from hybridsearch import arguments
-from hybridsearch.access import Tokens, listen, url_of_server
+from hybridsearch.access import Tokens, listen, notes_for_clients, url_of_server
 from hybridsearch.context import url_of
 from hybridsearch.documents import Document
 from hybridsearch.errors import (
@@ -210,7 +210,12 @@ class _Indexes:
         with _told():
             found = await asyncio.gather(*(self.searches[name].asearch(query, top_k, filter=filter) for name in names))
             listed = await asyncio.to_thread(self._listed, dict(zip(names, found, strict=True)), top_k)
-        notes = list(dict.fromkeys(note for results in found for note in results.notes))
+        for name, results in zip(names, found, strict=True):
+            for retriever, reason in results.failures.items():
+                _log.warning("The retriever %r of the index %r failed: %s", retriever, name, redacted(reason))
+        notes = list(
+            dict.fromkeys(note for results in found for note in notes_for_clients(results.notes, results.failures))
+        )
         return {"results": listed, "notes": notes} if notes else {"results": listed}
 
     def _listed(self, found: Mapping[str, Results], top_k: int) -> list[Result]:
@@ -248,12 +253,16 @@ class _Indexes:
             return str(await asyncio.to_thread(self.searches[name].explain, query, document.id))
 
     async def add(self, documents: Sequence[dict[str, Any]], index: str | None) -> str:
-        search = self.searches[self.named(index)]
+        name = self.named(index)
+        stored = documents if self.alone else [self._with_own_id(name, document) for document in documents]
         with _told():
             async with self._writing:
-                report = await asyncio.to_thread(search.upsert, documents)
-        added = number_of(report.indexed, "document")
-        return f"Stored {added}. {report.unchanged:,} were there already." if report.unchanged else f"Stored {added}."
+                report = await asyncio.to_thread(self.searches[name].upsert, stored)
+        told = [f"Stored {number_of(report.indexed, 'document')}."]
+        told += [f"{report.unchanged:,} were there already."] if report.unchanged else []
+        if twice := len(report.duplicates):
+            told.append(f"{number_of(twice, 'id')} came more than once, and only the last document of each is stored.")
+        return " ".join([*told, *report.notes])
 
     async def delete(self, ids: Sequence[str]) -> str:
         by_name: dict[str, list[str]] = {}
@@ -288,6 +297,11 @@ class _Indexes:
         if not colon or name not in self.searches:
             raise ToolError(f"The id {id!r:.80} names no index: use an id that the tool search returned.")
         return name, inner
+
+    def _with_own_id(self, name: str, document: dict[str, Any]) -> dict[str, Any]:
+        """A document to add, with its id in the index. The id may be the one that the tools know."""
+        id = document.get("id")
+        return {**document, "id": id.removeprefix(f"{name}:")} if isinstance(id, str) else document
 
     def index_field(self, rest: str) -> Any:
         """The description of an argument that names an index."""

@@ -26,7 +26,7 @@ from typer.testing import CliRunner
 import hybridsearch as hs
 from hybridsearch.access import Tokens
 from hybridsearch.cli.app import app
-from hybridsearch.errors import InvalidArgumentError, StorageError
+from hybridsearch.errors import BackendError, InvalidArgumentError, StorageError
 from hybridsearch.integrations.mcp import MOST_CHARACTERS, make_server, serve_http
 
 PROGRAM = str(Path(sys.executable).with_name("hybridsearch"))
@@ -207,6 +207,37 @@ def test_only_a_server_that_may_write_has_the_tools_for_it() -> None:
     several = make_server({"a": search, "b": search}, allow_write=True)
     assert "index is one of a, b, not None." in called(several, "add", documents=[{"id": "x", "text": "y"}])
     assert search.count() == 3
+
+
+def test_a_document_is_replaced_by_the_id_that_the_tools_know() -> None:
+    search = indexed()
+    server = make_server({"papers": search, "notes": indexed()}, allow_write=True)
+
+    for id in ("papers:manual/alder", "manual/alder"):
+        new = {"id": id, "text": f"New: {id}"}
+        assert called(server, "add", documents=[new], index="papers") == "Stored 1 document."
+        assert [document.text for document in search.get(["manual/alder"]) if document] == [f"New: {id}"]
+    assert search.count() == 3
+
+
+@pytest.mark.filterwarnings("ignore:1 document id came more than once")
+def test_adding_tells_what_the_report_tells() -> None:
+    said = called(make_server(indexed(), allow_write=True), "add", documents=[{"id": "x", "text": ""}] * 2)
+    assert said.startswith("Stored 1 document. 1 id came more than once, and only the last document of each is stored.")
+    assert "neither text nor title" in said
+
+
+def test_clients_are_not_told_why_an_optional_retriever_failed(monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+    def fail(*_: Any) -> Any:
+        raise BackendError("http://10.0.0.7:9200 does not answer.")
+
+    search = hs.HybridSearch({"bm25": hs.BM25(), "chars": hs.CharNGrams()}, optional=["chars"])
+    search.index(DOCUMENTS, show_progress_bar=False)
+    monkeypatch.setattr(hs.CharNGrams, "encode_queries", fail)
+    found = called(make_server(search), "search", query="frozen")
+
+    assert found["notes"] == ["Without chars: The retriever did not answer."]
+    assert "10.0.0.7" in caplog.text
 
 
 def test_errors_are_told_if_the_client_can_mend_them(monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
