@@ -26,6 +26,7 @@ from hybridsearch.integrations.asking import (
     check_search,
     is_indexed,
     log_notes,
+    plan_by_vector,
     reranked,
     with_vector,
 )
@@ -351,7 +352,8 @@ class HybridSearchVectorStore(BasePydanticVectorStore):
         dense, vector = next(_embedders(self._search), None), query.query_embedding
         text = query.query_str or ""
         if not text.strip() and vector is not None and dense is not None:
-            text, options = A_VECTOR, {"reranker": None, "retrievers": [dense], **options}
+            asked = {"top_k": top_k, **options}
+            return plan_by_vector(self._search, (dense, self._schemas()[dense]), vector, asked), A_VECTOR
         plan = self._search.plan(top_k, **options)
         if vector is not None and dense is not None and dense in plan.retrievers:
             plan = with_vector(plan, dense, self._schemas()[dense], vector)

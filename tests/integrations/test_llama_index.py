@@ -188,6 +188,11 @@ def test_the_vector_of_a_query_is_used_and_may_come_without_a_text(store: Hybrid
         store.query(VectorStoreQuery(query_embedding=[1.0, 2.0]))
     with pytest.raises(EncodingError, match="NaN"):
         store.query(VectorStoreQuery(query_embedding=[float("nan")] * 26))
+    for mode in (VectorStoreQueryMode.SPARSE, VectorStoreQueryMode.TEXT_SEARCH):  # there is no text to search by
+        with pytest.raises(InvalidArgumentError, match="asks the retriever 'dense' alone"):
+            store.query(VectorStoreQuery(query_embedding=vector, mode=mode))
+    with pytest.raises(InvalidArgumentError, match="asks the retriever 'dense' alone"):
+        store.query(VectorStoreQuery(query_embedding=vector), retrievers=["bm25"])
 
 
 def test_options_of_search_are_vector_store_kwargs(store: HybridSearchVectorStore) -> None:
