@@ -443,6 +443,26 @@ def test_a_filter_is_built_from_the_fields_of_the_index(look: Open, search: hs.H
     opened.complaints.clear()  # Chromium writes about the status 400
 
 
+def test_each_condition_of_a_filter_counts(look: Open, search: hs.HybridSearch) -> None:
+    wanted = {"year": {"$ne": 2023}, "$and": [{"year": {"$ne": 2024}}]}
+    opened = look(at_look(filter=wanted))
+    page = opened.page
+    fused(page).first.wait_for()
+    assert [field.input_value() for field in page.get_by_label("Value").all()] == ["2023", "2024"]
+    page.get_by_role("button", name="+ Condition").click()
+    page.get_by_label("Field").nth(2).select_option("year")
+    page.get_by_label("Condition", exact=True).nth(2).select_option("≠")
+    with page.expect_response("**/look"):
+        page.get_by_label("Value").nth(2).fill("2022")
+    wanted["$and"].append({"year": {"$ne": 2022}})  # type: ignore[attr-defined]
+    page.get_by_text("As JSON").click()
+    assert json.loads(page.get_by_label("Filter as JSON").input_value()) == wanted
+    expected = search.search(QUERY, filter=wanted).ids
+    assert expected != search.search(QUERY, filter={"year": {"$ne": 2022}}).ids
+    page.locator(f".column.fused li:nth-child({len(expected)}):last-child").wait_for()
+    assert opened.column("fused") == expected
+
+
 def test_everything_can_be_reached_by_keys(look: Open, search: hs.HybridSearch) -> None:
     opened = look("#/look?index=help")
     page = opened.page

@@ -24,6 +24,14 @@ export function parsed(text) {
 function conditionsOf(filter, fields) {
   const found = [];
   for (const [path, wanted] of Object.entries(filter ?? {})) {
+    if (path === "$and" && Array.isArray(wanted)) {
+      for (const one of wanted) {
+        const inner = one && typeof one === "object" ? conditionsOf(one, fields) : null;
+        if (!inner) return null;
+        found.push(...inner);
+      }
+      continue;
+    }
     if (!fields.some((one) => one.path === path)) return null;
     const operators = wanted && typeof wanted === "object" && !Array.isArray(wanted) ? Object.entries(wanted) : [["$eq", wanted]];
     for (const [operator, value] of operators) {
@@ -36,14 +44,16 @@ function conditionsOf(filter, fields) {
 }
 
 function filterOf(conditions) {
-  const filter = {};
+  const filter = {}, more = []; // an object has each operator once, so further conditions go into $and
   for (const [path, operator, value] of conditions) {
     if (value === "" || value == null) continue;
-    filter[path] = { ...filter[path], [operator]: value };
+    if (Object.hasOwn(filter, path) && operator in filter[path]) more.push({ [path]: { [operator]: value } });
+    else filter[path] = { ...filter[path], [operator]: value };
   }
   for (const [path, wanted] of Object.entries(filter)) {
     if (Object.keys(wanted).join() === "$eq") filter[path] = wanted.$eq;
   }
+  if (more.length) filter.$and = more;
   return Object.keys(filter).length ? filter : null;
 }
 
