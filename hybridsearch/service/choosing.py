@@ -258,7 +258,7 @@ def _about_tuning(search: HybridSearch, folds: int) -> list[str]:
 def _about_grades(judgements: Judgements, search: HybridSearch, dataset: Dataset, settled: Settlement) -> list[str]:
     """What can mislead about the judges and the grades."""
     found = []
-    for name in settled.judges or ():
+    for name in dict.fromkeys([*(settled.judges or ()), *([settled.decider] if settled.decider else [])]):
         about = judgements.judges[name]
         if search.reranker is not None and about.startswith(repr(search.reranker)):
             found.append(

@@ -20,6 +20,7 @@ from hybridsearch.access import Tokens
 from hybridsearch.errors import BackendError, InvalidArgumentError
 from hybridsearch.progress import progress_bar
 from hybridsearch.service.app import make_app
+from hybridsearch.service.choosing import Chooser, Settlement
 from hybridsearch.service.chosen import ChosenFusion
 from hybridsearch.service.indexes import ServedIndex
 from hybridsearch.service.jobs import JobRunningError, Jobs
@@ -251,6 +252,19 @@ def test_judged_queries_lead_to_a_fusion_that_the_service_and_the_command_line_u
     assert set(asked.post("/v1/trees/search", json={"query": "alder"}).json()["hits"][0]["retrievers"]) > {"chars"}
     assert asked.post("/workbench/trees/use", json={"system": "rrf"}).status_code == 200
     assert asked.post("/workbench/trees/use", json={"system": "../x"}).status_code == 400
+
+
+def test_a_program_that_has_the_last_word_is_noted(trees: Path, tmp_path: Path) -> None:
+    judgements = hs.Judgements(tmp_path / "judged")
+    with hs.open(trees) as search:
+        judgements.add_pool(search, {"q1": "alder", "q2": "birch"}, show_progress_bar=False)
+        judgements.judge_with("model", lambda _, texts: [1.0] * len(texts), search, show_progress_bar=False)
+        for query, document in judgements.left("anna"):
+            judgements.grade("anna", query, document, 1)
+        chooser = Chooser(tmp_path / "judged")
+        chooser.run(judgements, search, "trees", Settlement(["anna"], decider="model"))
+    problems = (chooser.result() or {})["problems"]
+    assert "The judge model is a program. Check its grades before you trust them." in problems
 
 
 def test_a_damaged_fusion_has_no_effect(client: Callable[..., TestClient], tmp_path: Path) -> None:
