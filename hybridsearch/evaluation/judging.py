@@ -524,6 +524,9 @@ class Judgements:
         write_qrels(dataset.qrels, place / "qrels" / "test.tsv")
         if not any(len(id.split()) != 1 for query, grades in dataset.qrels.items() for id in (query, *grades)):
             write_qrels(dataset.qrels, place / "qrels.trec")
+        else:  # an earlier call may have written the grades of that time
+            with writable(place / "qrels.trec") as trec:
+                trec.unlink(missing_ok=True)
 
     # Helpers
 

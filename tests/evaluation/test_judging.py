@@ -430,3 +430,15 @@ def test_a_saved_folder_is_a_data_set_with_the_same_judgements(judgements: hs.Ju
     assert [one.id for one in loaded.corpus] == [one.id for one in documents]
     assert loaded.check().problems == ()
     assert read_qrels(tmp_path / "beir" / "qrels.trec") == loaded.qrels
+
+
+def test_a_folder_that_is_saved_again_has_no_qrels_of_before(judgements: hs.Judgements, tmp_path: Path) -> None:
+    (tmp_path / "beir").mkdir()
+    (tmp_path / "beir" / "qrels.trec").write_text("q1 0 d0 3\n")
+    search = hs.HybridSearch({"bm25": hs.BM25()})
+    search.index([hs.Document("a b", "wing")], show_progress_bar=False)  # TREC allows no blank in an id
+    judgements.add_pool(search, {"q1": "wing"}, show_progress_bar=False)
+    grade_all(judgements, "anna", [1, 0, 0, 0, 0])
+    judgements.save(tmp_path / "beir")
+    assert hs.load_dataset(tmp_path / "beir").qrels["q1"]["a b"] == 1
+    assert not (tmp_path / "beir" / "qrels.trec").exists()
