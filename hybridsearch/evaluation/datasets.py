@@ -351,7 +351,8 @@ def load_dataset(
     Args:
         name: Folder or name, as in the table.
         split: Split of the judgements: "test", "train", "dev" (or "validation"), or the name of another file in
-            qrels/: "test_full" reads qrels/test_full.tsv. NanoBEIR has no splits.
+            qrels/: "test_full" reads qrels/test_full.tsv. NanoBEIR has no splits. If no file names a split, as
+            qrels.txt of TREC, each split has all judgements.
         dataset_id: Folder or name on the hub from which a "nanobeir" or "beir" data set is read instead, such as a
             local copy or a translation of NanoBEIR.
         revision: Branch, tag or commit of the data set on the hub. None takes the main branch.

@@ -62,11 +62,13 @@ class Layout:
             name = _choose(config, subset, split)
             return [] if name is None else [config[name]]
         patterns = []
+        # Judgements in a file that names no split are those of "test", or of any split if no file names one.
+        without_split = subset != "qrels" or "test" in _same(split) or not self.splits(subset)
         for name in SUBSETS[subset]:
             for of_split in _same(split):
                 patterns += [f"{name}/{of_split}-*.parquet", f"{name}/{of_split}/*.parquet"]
                 patterns += [f"{name}/{of_split}{suffix}" for suffix in _SUFFIXES]
-            patterns += [f"{name}{suffix}" for suffix in _SUFFIXES]
+            patterns += [f"{name}{suffix}" for suffix in _SUFFIXES if without_split]
             if subset != "qrels":
                 patterns += [
                     f"{name}/*.parquet",
@@ -78,7 +80,7 @@ class Layout:
         if subset == "qrels":
             for of_split in _same(split):  # the last two: a repository of judgements alone, as BeIR/scifact-qrels
                 patterns += [f"qrels/{of_split}.txt", f"{of_split}.tsv", f"data/{of_split}-*.parquet"]
-            patterns += ["qrels.*", "*.qrels"]
+            patterns += ["qrels.*", "*.qrels"] if without_split else []
         return [[pattern] for pattern in patterns]
 
     def _config(self, subset: str) -> dict[str, list[str]]:

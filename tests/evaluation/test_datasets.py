@@ -191,6 +191,18 @@ def test_cranfields_two_empty_documents_are_found(data_folder: Path) -> None:
     assert report.problems == (Problem("documents with an empty text", 2, ("471", "995")),)
 
 
+@pytest.mark.parametrize("name", ["qrels.trec", "qrels.tsv", "all.qrels"])
+def test_judgements_without_a_split_are_no_split_beside_those_that_have_one(tmp_path: Path, name: str) -> None:
+    write_beir(tmp_path / "x")
+    (tmp_path / "x" / name).write_text("1 0 d9 1\n")
+    assert load_dataset(tmp_path / "x").qrels == QRELS
+    with pytest.raises(InvalidArgumentError, match="no judgements for the split 'train'. It has 'test'"):
+        load_dataset(tmp_path / "x", split="train")
+    (tmp_path / "x" / "qrels" / "test.tsv").unlink()
+    for split in ("test", "train"):
+        assert load_dataset(tmp_path / "x", split=split).qrels == {"1": {"d9": 1}}
+
+
 def test_dev_and_validation_are_one_split(tmp_path: Path) -> None:
     write_beir(tmp_path / "x", "dev")
     assert load_dataset(tmp_path / "x", split="validation").qrels == QRELS
