@@ -164,9 +164,13 @@ def _methods_of(request: Request) -> str:
     )
 
 
-def _kind(error: Exception) -> str:
-    """The class of an error in words: `InvalidArgumentError` is "invalid-argument"."""
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", type(error).__name__.removesuffix("Error")).lower()
+def _kind(error: HybridSearchError) -> str:
+    """The class of an error in words: `InvalidArgumentError` is "invalid-argument".
+
+    Of a class that an adapter or a user made, it is the class of `hybridsearch.errors` that is documented.
+    """
+    documented = next(one for one in type(error).__mro__ if one.__module__ == HybridSearchError.__module__)
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "-", documented.__name__.removesuffix("Error")).lower()
 
 
 def _nearest(error: RequestValidationError) -> Iterator[Mapping[str, Any]]:

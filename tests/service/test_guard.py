@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 import hybridsearch as hs
-from hybridsearch.errors import InvalidArgumentError, StorageError
+from hybridsearch.errors import BackendError, InvalidArgumentError, StorageError
 from hybridsearch.service.app import make_app
 from hybridsearch.service.bodies import strict_json
 from hybridsearch.service.indexes import ServedIndex
@@ -270,9 +270,17 @@ def test_snippets_that_nobody_waits_for_are_not_made(papers: Path, serving: Any,
     assert len(made) == 1
 
 
+class NoAnswerError(BackendError):
+    """An error of an adapter."""
+
+
 @pytest.mark.parametrize(
-    ("error", "status"),
-    [(StorageError("/home/somebody/index/7.parquet cannot be read."), 503), (ValueError("/home/somebody"), 500)],
+    ("error", "status", "kind"),
+    [
+        (StorageError("/home/somebody/index/7.parquet cannot be read."), 503, "storage"),
+        (NoAnswerError("The engine at /home/somebody does not answer."), 503, "backend"),
+        (ValueError("/home/somebody"), 500, "failed"),
+    ],
 )
 def test_failures_are_logged_and_not_told(
     papers: Path,
@@ -281,6 +289,7 @@ def test_failures_are_logged_and_not_told(
     caplog: pytest.LogCaptureFixture,
     error: Exception,
     status: int,
+    kind: str,
 ) -> None:
     async def fail(*_: Any, **__: Any) -> list[hs.Results]:
         raise error
@@ -291,7 +300,7 @@ def test_failures_are_logged_and_not_told(
             return await client.get(f"{SEARCH}?q=a")
 
     answer = asyncio.run(run())
-    assert answer.status_code == status
+    assert (answer.status_code, answer.json()["type"]) == (status, f"urn:hybridsearch:error:{kind}")
     assert answer.headers["content-type"] == "application/problem+json"
     assert answer.headers["x-content-type-options"] == "nosniff"
     assert "somebody" not in answer.text
