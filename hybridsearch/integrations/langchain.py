@@ -316,13 +316,18 @@ class HybridSearchVectorStore(VectorStore):
             ids: Id of each document. None for random ids.
             content: Text of a document that was found, as in the class.
             details: Field of the metadata that says how a document was found, as in the class.
-            retrievers: Encoders by name, of the other retrievers. None for `{"bm25": hs.BM25()}`.
+            retrievers: Encoders by name, of the other retrievers. None for `{"bm25": hs.BM25()}`. None of them is named
+                `dense`.
             **settings: Other arguments of `HybridSearch`, such as `backend` for the place of the index.
 
         Returns:
             The store.
         """
         others = {"bm25": BM25()} if retrievers is None else dict(retrievers)
+        if "dense" in others:
+            raise InvalidArgumentError(
+                "The retriever 'dense' is that of the embeddings: give the other one another name."
+            )
         search = HybridSearch({**others, "dense": EmbeddingsEncoder(embedding)}, **settings)
         store = cls(search, content=content, details=details)
         store.add_texts(texts, metadatas, ids=ids)

@@ -196,7 +196,7 @@ def test_judgements_without_a_split_are_no_split_beside_those_that_have_one(tmp_
     write_beir(tmp_path / "x")
     (tmp_path / "x" / name).write_text("1 0 d9 1\n")
     assert load_dataset(tmp_path / "x").qrels == QRELS
-    with pytest.raises(InvalidArgumentError, match="no judgements for the split 'train'. It has 'test'"):
+    with pytest.raises(InvalidArgumentError, match=r"no judgements for the split 'train'\. It has 'test'"):
         load_dataset(tmp_path / "x", split="train")
     (tmp_path / "x" / "qrels" / "test.tsv").unlink()
     for split in ("test", "train"):

@@ -240,6 +240,11 @@ def test_notes_are_logged(store: HybridSearchVectorStore, caplog: pytest.LogCapt
 # The vector store
 
 
+def test_the_retriever_of_the_embeddings_takes_no_place_of_another_one() -> None:
+    with pytest.raises(InvalidArgumentError, match="give the other one another name"):
+        HybridSearchVectorStore.from_texts(["a wing"], Letters(), retrievers={"dense": hs.BM25()})
+
+
 def test_texts_get_ids_and_must_match_their_metadata() -> None:
     store = HybridSearchVectorStore.from_texts([], Letters())
     given = Document("a wing", metadata={"year": 1958, "deep": {"list": [1, "b", None]}})
