@@ -15,7 +15,7 @@ from hybridsearch.documents import Document
 from hybridsearch.encoders import Encoder
 from hybridsearch.errors import IndexNotFoundError, InvalidArgumentError
 from hybridsearch.integrations.encoding import as_vectors
-from hybridsearch.rerank import Reranker, score_pairs
+from hybridsearch.rerank import Reranker, blended, score_pairs
 from hybridsearch.retrieval import Plan
 from hybridsearch.search import HybridSearch, SearchOptions
 
@@ -145,7 +145,27 @@ class _Given:
         return getattr(self._other, name)
 
 
-def reranked(reranker: Reranker, query: str, documents: Sequence[Document]) -> list[tuple[int, float]]:
-    """The position and the score of each document, best first. The id decides between equal scores."""
+def reranked(
+    reranker: Reranker, query: str, documents: Sequence[Document], before: Sequence[float | None]
+) -> list[tuple[int, float]]:
+    """The position and the score of each document, best first. The id decides between equal scores.
+
+    Args:
+        reranker: Reranker. Its `blend` is the weight of the scores before.
+        query: Text of the query.
+        documents: Documents to rerank.
+        before: Score that each document has already. None if it has none.
+
+    Raises:
+        InvalidArgumentError: The reranker has a blend, and a document has no score yet.
+    """
     scores = score_pairs(reranker, [query], [documents])[0].tolist() if documents else []
+    if blend := getattr(reranker, "blend", 0.0):
+        known = [score for score in before if score is not None]
+        if len(known) < len(before):
+            raise InvalidArgumentError(
+                f"The reranker blends its scores with the scores before (blend={blend:g}), but a document has none: "
+                "use a reranker without blend."
+            )
+        scores = blended(scores, known, blend)
     return sorted(enumerate(scores), key=lambda one: (-one[1], documents[one[0]].id))

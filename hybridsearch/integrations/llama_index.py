@@ -511,7 +511,8 @@ class HybridSearchReranker(BaseNodePostprocessor):
     """A LlamaIndex node postprocessor that gives nodes the scores of a reranker.
 
     Args:
-        reranker: Reranker, such as `hs.CrossEncoderReranker(...)`. It reads of a node what LlamaIndex embeds of it.
+        reranker: Reranker, such as `hs.CrossEncoderReranker(...)`. It reads of a node what LlamaIndex embeds of it. Its
+            `blend` is the weight of the scores that the nodes have.
         top_n: Number of nodes to keep. None keeps all.
 
     >>> import numpy as np
@@ -546,7 +547,8 @@ class HybridSearchReranker(BaseNodePostprocessor):
         if query_bundle is None:
             raise InvalidArgumentError("A reranker needs the query: give query_bundle or query_str.")
         documents = [Document(one.node.node_id, one.node.get_content(MetadataMode.EMBED)) for one in nodes]
-        ranked = reranked(self._reranker, query_bundle.query_str, documents)[: self.top_n]
+        before = [one.score for one in nodes]
+        ranked = reranked(self._reranker, query_bundle.query_str, documents, before)[: self.top_n]
         return [NodeWithScore(node=nodes[number].node, score=score) for number, score in ranked]
 
 

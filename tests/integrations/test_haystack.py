@@ -501,6 +501,23 @@ def test_a_ranker_orders_documents_by_the_scores_of_a_reranker() -> None:
     assert (again.reranker.model.name, again.top_k) == ("my-model", 3)
 
 
+def test_a_ranker_blends_as_a_search_does() -> None:
+    class Blending(Shortest):
+        blend = 0.75
+
+    store = HybridSearchDocumentStore()
+    store.write_documents(documents())
+    query = "boundary layer of thin panels"
+    found = HybridSearchRetriever(store, details=None).run(query)["documents"]
+    ranked = HybridSearchRanker(Blending()).run(query, found)["documents"]
+
+    expected = store.hybrid_search.search(query, reranker=Blending())
+    assert ids(ranked) == expected.ids != ids(HybridSearchRanker(Shortest()).run(query, found)["documents"])
+    assert [one.score for one in ranked] == pytest.approx([hit.score for hit in expected])
+    with pytest.raises(InvalidArgumentError, match="a document has none"):
+        HybridSearchRanker(Blending()).run(query, documents())
+
+
 def test_a_retriever_with_embeddings_of_documents_reads_no_passages() -> None:
     retrievers = {"bm25": hs.BM25(), "dense": EmbeddingsEncoder(26)}
     text = f"# One\n\n{TEXTS['heat']}\n\n# Two\n\n{TEXTS['lift']}"

@@ -369,6 +369,9 @@ def test_a_reranker_gives_new_scores_and_reads_the_metadata(store: HybridSearchV
     assert ids(reranked) == ["lift", "layer", "flutter"]
     assert reranked[0].score == len(f"n: 0\n\n{TEXTS['lift']}")
     assert HybridSearchReranker(Longest()).postprocess_nodes([], query_str="wing") == []
+    blending = Longest()
+    blending.blend = 1.0  # type: ignore[attr-defined]
+    assert ids(HybridSearchReranker(blending).postprocess_nodes(found, query_str="wing")) == ids(found)
     with pytest.raises(InvalidArgumentError, match="needs the query"):
         HybridSearchReranker(Longest()).postprocess_nodes(found)
     with pytest.raises(InvalidArgumentError, match="A reranker is an object"):

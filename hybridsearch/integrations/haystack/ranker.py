@@ -21,7 +21,7 @@ class HybridSearchRanker:
 
     Args:
         reranker: Reranker, such as `hs.CrossEncoderReranker(...)`. It reads the content of a document, or what its
-            template names.
+            template names. Its `blend` is the weight of the scores that the documents have.
         top_k: Number of documents to keep. None keeps all.
 
     >>> import numpy as np
@@ -63,13 +63,14 @@ class HybridSearchRanker:
             `documents` with the scores of the reranker, best first.
 
         Raises:
+            InvalidArgumentError: The reranker has a `blend`, and a document has no score.
             RetrieverError: The reranker failed.
             EncodingError: The reranker gave no finite number for a document.
         """
         first = list({one.id: one for one in reversed(documents)}.values())[::-1]
         stored = [StoredDocument(one.id, one.content or "", metadata=one.meta) for one in first]
         keep = self.top_k if top_k is None else whole_number("top_k", top_k)
-        ranked = reranked(self.reranker, query, stored)[:keep]
+        ranked = reranked(self.reranker, query, stored, [one.score for one in first])[:keep]
         return {"documents": [replace(first[number], score=score) for number, score in ranked]}
 
     @component.output_types(documents=list[Document])
