@@ -26,7 +26,7 @@ from hybridsearch.evaluation.results import SystemRecord, Versus
 from hybridsearch.evaluation.spec import default_systems, parse_systems
 from hybridsearch.evaluation.tuned import Tuned, load_tuned
 from hybridsearch.evaluation.tuning import tune
-from hybridsearch.fusion import make_fusion
+from hybridsearch.fusion import Fusion, make_fusion
 from hybridsearch.messages import number_of
 from hybridsearch.search import HybridSearch
 from hybridsearch.service.chosen import IN_USE
@@ -179,6 +179,16 @@ def without_folders(text: str) -> str:
     "Dense('minilm') + Dense('owner/name')"
     """
     return re.sub(r"'(?:[~.]?[/\\\\]|[A-Za-z]:)[^']*[/\\\\]([^'/\\\\]+)'", r"'\1'", text)
+
+
+def settings_of(fusion: Fusion) -> dict[str, Any]:
+    """The settings of a fusion for clients, without the digests of queries and the folders of models.
+
+    >>> settings_of(make_fusion({"type": "judged", "weights": {"bm25": 1.0}, "judge": "Dense('/data/models/minilm')"}))
+    {'type': 'judged', 'weights': {'bm25': 1.0}, 'strengths': {}, 'queries': 0, 'judge': "Dense('minilm')"}
+    """
+    settings = {name: value for name, value in fusion.to_json().items() if name != "tuned_on"}
+    return settings | ({"judge": without_folders(settings["judge"])} if "judge" in settings else {})
 
 
 def _row(one: SystemRecord, main: str) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from hybridsearch.messages import not_known, number_of
 from hybridsearch.search import HybridSearch
 from hybridsearch.service import answers
 from hybridsearch.service.bodies import answer
+from hybridsearch.service.choosing import settings_of
 from hybridsearch.service.documents import Filter, add_documents, filter_of, unknown
 from hybridsearch.service.indexes import ServedIndex, served_index
 from hybridsearch.service.models import (
@@ -97,7 +98,7 @@ def _describe(served: ServedIndex, search: HybridSearch) -> Json:
             }
             for name, one in retrievers.items()
         },
-        "fusion": {name: value for name, value in search.fusion.to_json().items() if name != "tuned_on"},
+        "fusion": settings_of(search.fusion),
         "candidates": search.candidates,
         "reranker": search.reranker is not None,
         "optional": sorted(search.optional),

@@ -26,6 +26,7 @@ from hybridsearch.hits import Results, found_words
 from hybridsearch.ranking import Ranking
 from hybridsearch.search import HybridSearch
 from hybridsearch.service.agreement import overlap, rank_biased_overlap
+from hybridsearch.service.choosing import settings_of
 from hybridsearch.service.configurations import Configuration, Found, search_with
 from hybridsearch.service.indexes import ServedIndex, served_index
 from hybridsearch.service.judging_routes import desk
@@ -161,9 +162,9 @@ def _kind_of(schema: Schema | None, name: str) -> str:
 
 
 def _described(search: HybridSearch, configuration: Configuration | None = None) -> dict[str, Any]:
-    """The fusion as JSON, without the digests of the queries that it was tuned on."""
+    """The fusion as JSON, and as text."""
     fusion = (configuration or Configuration()).fusion_of(search)
-    return {key: value for key, value in fusion.to_json().items() if key != "tuned_on"} | {"shown": repr(fusion)}
+    return settings_of(fusion) | {"shown": repr(fusion)}
 
 
 def _fields(search: HybridSearch, total: int) -> list[dict[str, Any]]:

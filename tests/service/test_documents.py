@@ -255,6 +255,26 @@ def test_only_some_may_write(asked: Asked, writes: list[tuple[str, str, dict[str
     assert statuses(tokens=tokens) == [401] * 4
 
 
+def test_clients_are_not_told_the_folders_of_models(tmp_path: Path, serving: Any) -> None:
+    judged = hs.JudgedFusion({"bm25": 1.0}, judge="Dense('/data/models/minilm')")
+    with hs.HybridSearch({"bm25": hs.BM25()}, tmp_path / "judged", fusion=judged) as search:
+        search.index([{"id": "a", "text": "wing"}], show_progress_bar=False)
+
+    async def run() -> list[httpx.Response]:
+        async with serving(tmp_path / "judged") as (client, _):
+            look = await client.post("/workbench/judged/look", json={"query": "wing"})
+            return [
+                await client.get("/v1"),
+                await client.get("/v1/judged"),
+                await client.get("/workbench/judged"),
+                look,
+            ]
+
+    for answer in asyncio.run(run()):
+        assert "Dense('minilm')" in answer.text
+        assert "/data" not in answer.text
+
+
 def test_an_index_is_described_and_explains_itself(mine: Path, asked: Asked) -> None:
     listed, one, explained, unknown, ready = asked(
         ("GET", "/v1", {}),
