@@ -288,13 +288,13 @@ class MemoryBackend:
             self._add(Segment.build(batch, state.schema), to_tables(batch, state.schema))
 
     def _add(self, segment: Segment, tables: Any = ()) -> None:
-        """Add a segment. Its documents replace those with the same ids."""
+        """Add a segment. Its documents replace those with the same ids. Of equal ids in it, the last counts."""
         if not len(segment):
             return
         with self._writing() as state:
             views = self._without(state, segment.ids.slice(0, len(segment)))
             with self._adding(segment, tables) as added:
-                self._commit((*views, added))
+                self._commit((*views, added.without(segment.repeated())))
             self._added += len(segment)
             self._merge_later()
 

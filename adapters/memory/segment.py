@@ -237,6 +237,12 @@ class Segment:
                 slot += 1
         return found
 
+    def repeated(self) -> list[int]:
+        """The rows whose id comes again in a later row."""
+        pairs = np.flatnonzero(self.hashes[1:] == self.hashes[:-1])
+        rows = zip(self.hashed_rows[pairs].tolist(), self.hashed_rows[pairs + 1].tolist(), strict=True)
+        return [row for row, later in rows if self.ids.raw(row) == self.ids.raw(later)]
+
     def document(self, row: int) -> Document:
         return self.documents([row], [self.ids[row]])[0]
 

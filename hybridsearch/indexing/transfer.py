@@ -109,7 +109,7 @@ class Transfer:
     total: int = 0
     _passages: int = 0
     _tokens: dict[str, float] = field(default_factory=dict)
-    _picked: list[tuple[int, str, Mapping[str, QueryVector]]] = field(default_factory=list)
+    _picked: list[tuple[int, str, int, Mapping[str, QueryVector]]] = field(default_factory=list)
 
     def run(self, schema: Schema, existing: Schema | None) -> None:
         """Store the retrievers of `schema` in the index `existing` or in a new one. Raises the errors of `copy`."""
@@ -144,7 +144,7 @@ class Transfer:
         """Ask both backends for the neighbours of the sampled documents, and compare the rankings."""
         if note := self._incomparable(name):
             return RetrieverCheck(name, 0, note=note)
-        requests = [Request(name, queries[name], DEPTH) for _, _, queries in sorted(self._picked) if name in queries]
+        requests = [Request(name, queries[name], DEPTH) for *_, queries in sorted(self._picked) if name in queries]
         if not requests:
             return RetrieverCheck(name, 0, note="no document of the sample has a vector of this retriever")
         pairs = list(zip(cast(Backend, self.source).search(requests), self.destination.search(requests), strict=True))
@@ -225,13 +225,16 @@ class Transfer:
                 self._tokens[name] = self._tokens.get(name, 0.0) + float(vectors.matrix.data.sum(dtype="float64"))
 
     def _pick(self, batch: EncodedBatch, schema: Schema) -> None:
-        """Keep queries of the documents whose ids have the lowest checksums. The order of documents has no effect."""
+        """Keep queries of the documents whose ids have the lowest checksums. The order of documents has no effect.
+
+        A source may give a document twice if it is changed meanwhile. Their numbers tell the two apart.
+        """
         for row, document in enumerate(batch.documents):
-            order = -zlib.crc32(document.id.encode())
+            place = -zlib.crc32(document.id.encode()), document.id, self.total + row
             if len(self._picked) < self.sample:
-                heapq.heappush(self._picked, (order, document.id, _queries(batch, row, schema)))
-            elif self.sample and (order, document.id) > self._picked[0][:2]:
-                heapq.heapreplace(self._picked, (order, document.id, _queries(batch, row, schema)))
+                heapq.heappush(self._picked, (*place, _queries(batch, row, schema)))
+            elif self.sample and place > self._picked[0][:3]:
+                heapq.heapreplace(self._picked, (*place, _queries(batch, row, schema)))
 
     def _average_length(self, name: str, retriever: RetrieverSchema) -> float | None:
         """The mean length of all texts in tokens. Empty texts count, too. None if there are no tokens."""

@@ -224,6 +224,21 @@ def test_documents_that_get_lost_are_reported(source: str) -> None:
     assert "gave 60 documents and the destination has 5" in report.differences[0]
 
 
+def test_a_source_that_gives_documents_twice_damages_no_copy_and_is_reported(tmp_path: Path) -> None:
+    class Twice(MemoryBackend):
+        def scan(self, batch_size: int = 1024) -> Iterator[EncodedBatch]:
+            for batch in super().scan(batch_size):
+                yield from (batch, batch)
+
+    report = hs.copy(made(Twice()), tmp_path / "copy")
+
+    assert "gave 120 documents and the destination has 60" in report.differences[0]
+    with contextlib.closing(MemoryBackend(tmp_path / "copy")) as copy:
+        assert copy.open() is not None
+        assert copy.count() == 60
+        assert len({document.id for batch in copy.scan() for document in batch.documents}) == 60
+
+
 def test_an_existing_destination_is_an_error_that_says_what_to_do(source: str, tmp_path: Path) -> None:
     made(MemoryBackend(tmp_path / "copy"), 1).close()
     with pytest.raises(IndexExistsError, match=r"resume=True \(--resume\)"):

@@ -111,6 +111,17 @@ def test_an_error_while_batches_are_read_leaves_the_batches_before(error: type[B
     assert same_content(backend, samples.backend(None, IDS), samples)
 
 
+@pytest.mark.parametrize("durable", [False, True])
+def test_of_equal_ids_in_two_batches_of_a_load_the_last_counts(durable: bool, samples: Any, tmp_path: Path) -> None:
+    loaded, upserted = samples.backend(tmp_path / "index" if durable else None, IDS[:2]), samples.backend(None, IDS[:2])
+    batches = [samples.batch(IDS[:20], 1), samples.batch(IDS[10:30], 2), samples.batch(IDS[15:25])]
+    loaded.load(batches)
+    for batch in batches:
+        upserted.upsert(batch)
+    assert same_content(loaded, upserted, samples)
+    loaded.close()
+
+
 def test_a_retriever_that_leaves_analysis_to_an_engine_is_refused() -> None:
     with pytest.raises(BackendError, match=r"'native' \(text\).*hs\.BM25"):
         MemoryBackend().create(Schema({"native": NativeBM25().schema()}))
