@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import socket
 import threading
 import time
@@ -45,6 +46,7 @@ from hybridsearch.filters import Filter
 from hybridsearch.testing import samples
 from hybridsearch.testing.base import ask, check, put
 from hybridsearch.testing.samples import Item, sparse_query
+from hybridsearch.vectors import SparseQuery
 
 Make = Callable[..., LuceneBackend]
 KINDS = frozenset({"lexical", "sparse", "dense"})
@@ -697,3 +699,25 @@ def test_elasticsearch_asks_exactly_by_a_script_if_it_has_painless() -> None:
     assert backend.capabilities.exact_on_request
     backend._server = Server((9, 0, 0))
     assert not backend.capabilities.exact_on_request
+
+
+def test_a_search_of_an_index_that_changes_all_the_time_ends() -> None:
+    retriever = RetrieverSchema("lexical", Fingerprint("bm25", {}), weighting={}, average_length=3.0)
+    searcher = Searcher(Schema({"bm25": retriever}), OpenSearchBackend("opensearch://localhost:9200/papers"))
+    stamps = itertools.count()
+
+    def answer(body: dict[str, Any]) -> dict[str, Any]:
+        if "aggs" not in body:
+            return {"hits": {"hits": []}}
+        terms = body["aggs"].get("terms", {"filters": {"filters": ()}})["filters"]["filters"]
+        found = {"stamp": {"value": next(stamps)}, "terms": {"buckets": [{"doc_count": 3} for _ in terms]}}
+        return {"hits": {"total": {"value": 10}}, "aggregations": found}
+
+    for words in (("wing", "flow"), ("flow", "heat"), ("heat", "jet")):  # the first word of a query may be known
+        rounds = searcher.search([Request("bm25", SparseQuery(words, np.ones(2, np.float32)), 10)])
+        bodies, asked = next(rounds), 0
+        with suppress(StopIteration):
+            while asked < 10:
+                asked += 1
+                bodies = rounds.send([answer(body) for body in bodies])
+        assert asked <= 6

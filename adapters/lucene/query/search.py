@@ -172,10 +172,9 @@ class Searcher:
         """The rankings of `count` requests. A request without a question has an empty one."""
         rankings = [EMPTY] * count
         deep: list[Question] = []
-        attempt = 0
+        attempt, known = 0, self._statistics
         while waiting:
             attempt += 1
-            known = self._statistics
             missing = {key for q in waiting for key in q.keys if key not in known.frequencies}
             asked: list[Question] = []
             held: list[Question] = []
@@ -190,9 +189,9 @@ class Searcher:
             current = True
             if lexical:
                 told = responses[sum(q is not None for q in ready) :]
-                now = read_statistics(told, missing, known)
+                now = self._statistics = read_statistics(told, missing, known)
                 current = now.state == known.state or attempt >= _ATTEMPTS
-                self._statistics = now
+                known = now if attempt < _ATTEMPTS else now.with_older(known)
             answers = iter(responses)
             waiting = held
             for question, weighed in zip(asked, ready, strict=True):
@@ -269,15 +268,16 @@ class Searcher:
         questions = [self._question(request, place) for place, request in enumerate(requests)]
         missing = {key for question in questions if question is not None for key in question.keys}
         responses = yield searches_for(missing, self._dialect) if missing else []
+        known = self._statistics
         if missing:
-            self._statistics = read_statistics(responses, missing, self._statistics)
+            known = self._statistics = read_statistics(responses, missing, known)
         weights: list[dict[str, float]] = []
         for question in questions:
             if question is None or not isinstance(question.request.query, SparseQuery):
                 weights.append({})
                 continue
             lexical = question.retriever.kind == "lexical"
-            of_names = question.idf_weights(self._statistics) if lexical else question.weights
+            of_names = question.idf_weights(known) if lexical else question.weights
             terms = question.request.query.terms
             weights.append({term: of_names[name] for term in terms if (name := encode_term(term)) in of_names})
         return weights

@@ -15,6 +15,7 @@ Key: TypeAlias = tuple[str, str]
 """The field of a retriever, and an encoded term."""
 
 _TERMS_REMEMBERED = 1_000_000
+_NO_STAMP = -1  # so that no later response confirms the state
 _TERMS_AT_ONCE = 5000  # terms in one search; the engines allow 65,535 buckets
 
 
@@ -42,6 +43,13 @@ class Statistics:
     def texts(self, path: str) -> int:
         """The number of documents, or of passages if the field `path` is one of passages."""
         return self.passages if _is_of_passages(path) else 0 if self.state is None else self.state.documents
+
+    def with_older(self, older: Statistics) -> Statistics:
+        """These numbers and those of an older state, for one search of an index that changes all the time."""
+        if self.state is None or older is self:
+            return self
+        unsure = State(self.state.documents, _NO_STAMP)
+        return Statistics(unsure, older.frequencies | self.frequencies, self.passages or older.passages)
 
 
 def searches_for(missing: Iterable[Key], dialect: Dialect) -> list[Search]:
