@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import sqlite3
@@ -22,6 +23,8 @@ from hybridsearch.errors import (
 )
 
 _AT_FAULT = frozenset({400, 413, 422})
+_PROTECTED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+_ADVICE = " Qdrant writes there even if you only search: allow it, or copy the folder to where you may write."
 
 
 class RefusedError(BackendError):
@@ -89,7 +92,11 @@ class Refusals:
                 f"{where} cannot be reached ({self._safe(str(source))}): check the network of this machine."
             )
         if isinstance(source, OSError | sqlite3.Error):
-            return StorageError(f"The embedded Qdrant in {self.place.folder} cannot be read or written: {source}.")
+            protected = isinstance(source, OSError) and source.errno in _PROTECTED
+            return StorageError(
+                f"The embedded Qdrant in {self.place.folder} cannot be read or written: {source}."
+                f"{_ADVICE if protected or 'readonly' in str(source) else ''}"
+            )
         if isinstance(source, ValueError | KeyError) and "not found" in str(source):
             return IndexNotFoundError(f"There is no index at {self.place.shown} any more.")
         if isinstance(error, ApiException | ValueError):

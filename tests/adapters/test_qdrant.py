@@ -6,6 +6,7 @@ import asyncio
 import errno
 import gc
 import json
+import os
 import pickle
 import shutil
 import sqlite3
@@ -1104,6 +1105,21 @@ def test_a_disk_that_is_full_at_the_end_of_a_request_is_a_storage_error(tmp_path
             search.index([hs.Document("b", "wing")], show_progress_bar=False)
         storage.storage.close()
         storage.storage = whole
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
+def test_a_folder_that_may_only_be_read_says_what_to_do(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with hs.HybridSearch({"bm25": hs.BM25()}, f"qdrant://{tmp_path}/papers") as search:
+        search.index([hs.Document("a", "wing")], show_progress_bar=False)
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError(number, os.strerror(number), str(tmp_path / ".lock"))
+
+    monkeypatch.setattr("hybridsearch.adapters.qdrant.connection.QdrantClient", refuse)
+    with pytest.raises(StorageError, match=r"\.lock'\. Qdrant writes there even if you only search: allow it, or copy"):
+        hs.open(f"qdrant://{tmp_path}/papers")
 
 
 def test_an_embedded_engine_syncs_a_request_to_the_disk_once_and_not_each_point(tmp_path: Path) -> None:
