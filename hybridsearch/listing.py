@@ -39,6 +39,7 @@ Key: TypeAlias = tuple[bytes, str]
 _LONGEST = 1000  # characters of a string that count
 _IN_MEMORY = 100_000  # keys that are sorted in memory. More keys are sorted on disk.
 _FETCHED = 256  # documents that are read at a time
+_MOST = 2**62  # documents, which no index has
 _MISSING = b"\xff"
 _REVERSED = bytes(range(255, -1, -1))
 
@@ -252,6 +253,7 @@ class Listing(Iterator[Document]):
     def _read(
         self, read: Callable[[Key | None, int | None], Iterator[tuple[Key, Document]]], limit: int | None
     ) -> Iterator[Document]:
+        limit = None if limit is None else min(limit, _MOST)
         for number, (key, document) in enumerate(read(self._place, None if limit is None else limit + 1)):
             if number == limit:
                 return

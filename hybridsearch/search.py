@@ -384,6 +384,8 @@ class HybridSearch:
     def count(self, filter: Mapping[str, Any] | None = None) -> int:
         """Count the documents of the index, or those that a filter allows.
 
+        A number cannot have notes: `documents(filter).notes` names fields of the filter that no document has.
+
         Args:
             filter: Filter in the language of `hybridsearch.filters`. None counts all documents.
 
@@ -394,7 +396,8 @@ class HybridSearch:
             FilterError: The filter is not usable.
             BackendError: There is a filter, and the engine cannot filter.
         """
-        return self._backend.count(self._parsed(filter)) if self._is_indexed() else 0
+        parsed = self._parsed(filter)
+        return self._backend.count(parsed) if self._is_indexed() else 0
 
     # Searching
 

@@ -152,6 +152,12 @@ def test_pages_join_to_the_whole_list() -> None:
         assert found == whole
 
 
+@pytest.mark.parametrize("limit", [sys.maxsize, 10**30])
+@pytest.mark.parametrize("sort", [None, "year"])
+def test_a_limit_may_be_any_number(limit: int, sort: str | None) -> None:
+    assert len(ids(made().documents(sort=sort, limit=limit))) == 4
+
+
 def test_the_cursor_is_none_at_the_end_and_follows_each_document() -> None:
     search = made()
     page = search.documents(limit=4)
@@ -262,6 +268,11 @@ def test_an_engine_that_cannot_says_so() -> None:
         made(Bare(filters=False)).delete(filter={"year": 1958})
     with pytest.raises(BackendError, match="cannot delete"):
         made(Bare(delete=False)).delete(filter={"year": 1958})
+
+
+def test_a_wrong_filter_is_refused_before_anything_is_indexed() -> None:
+    with pytest.raises(FilterError, match="unknown operator"):
+        hs.HybridSearch({"bm25": hs.BM25()}).count({"year": {"$near": 1958}})
 
 
 def test_nothing_can_be_listed_before_it_is_indexed() -> None:
