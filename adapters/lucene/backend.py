@@ -354,8 +354,8 @@ class LuceneBackend(Dialect):
         BM25 weights depend on the average length. The index keeps the average of its first documents until this is
         called. Rankings get worse if later documents are much longer or shorter.
 
-        All documents are read and written once, under the same ids. If the call is interrupted, run it again. Do not
-        write to the index meanwhile, because those changes may be lost.
+        All documents are read and written once, under the same ids. If the call is interrupted, run it again. Documents
+        that others change or delete meanwhile stay as they are then.
 
         Returns:
             The average length in tokens, by lexical retriever. It is empty if no document has terms.

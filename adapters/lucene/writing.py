@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
@@ -13,8 +13,8 @@ import orjson
 
 from hybridsearch.adapters.lucene.aliases import Target, only_index
 from hybridsearch.adapters.lucene.stored.identity import Identity
-from hybridsearch.adapters.lucene.stored.lines import bulk_lines, delete_lines, text_lengths
-from hybridsearch.adapters.lucene.stored.reading import ID, hit_id, read_batches, scroll
+from hybridsearch.adapters.lucene.stored.lines import Unchanged, bulk_lines, delete_lines, text_lengths
+from hybridsearch.adapters.lucene.stored.reading import ID, hit_id, read_batches, read_versions, scroll
 from hybridsearch.adapters.lucene.wire.bulk import BulkSender
 from hybridsearch.adapters.lucene.wire.channel import SMILE, Call, Channel
 from hybridsearch.adapters.lucene.wire.connection import Address, Json
@@ -104,7 +104,10 @@ class Writer:
             raise refused
 
     def reweigh(self, target: Target) -> dict[str, float]:
-        """Compute the weights of all documents again. Returns the average lengths by retriever."""
+        """Compute the weights of all documents again. Returns the average lengths by retriever.
+
+        Documents that others change or delete meanwhile stay as they are then.
+        """
         self._channel.call("POST", f"{target.address.path}/_refresh")
         identity = self._identity(target)
         means = {name: _Mean() for name, r in identity.schema.retrievers.items() if r.kind == "lexical"}
@@ -119,8 +122,8 @@ class Writer:
             weighed = replace(identity, schema=schema, unsettled=True)
             self._put_meta(target, weighed)
             target.searcher.schema = schema
-            stored = read_batches(self._channel, target.address, schema, _AT_ONCE)
-            self.send(target, chain.from_iterable(self._weighed_lines(batch, weighed) for batch in stored))
+            stored = read_versions(self._channel, target.address, schema, _AT_ONCE)
+            self.send(target, chain.from_iterable(self._weighed_lines(batch, weighed, of) for batch, of in stored))
             self._put_meta(target, replace(self._identity(target), unsettled=False))
         return averages
 
@@ -219,7 +222,9 @@ class Writer:
                 yield from self._lines(target, batch, self._identity(target))
                 _add_lengths(lengths, batch)
 
-    def _weighed_lines(self, batch: EncodedBatch, identity: Identity) -> Iterator[tuple[str, bytes]]:
+    def _weighed_lines(
+        self, batch: EncodedBatch, identity: Identity, unchanged: Sequence[Unchanged] | None = None
+    ) -> Iterator[tuple[str, bytes]]:
         schema = identity.schema
         averages = {name: r.average_length or 0.0 for name, r in schema.retrievers.items() if r.kind == "lexical"}
         with self._lock:
@@ -230,7 +235,7 @@ class Writer:
             "literal": identity.literal,
             "compressed": identity.compressed,
         }
-        return bulk_lines(batch, schema, averages, stamp, **forms)
+        return bulk_lines(batch, schema, averages, stamp, unchanged=unchanged, **forms)
 
     def _note_lengths(self, batch: EncodedBatch, before: Schema, schema: Schema) -> None:
         """Warn if the upserted documents differ much from the average length that the first batch set."""

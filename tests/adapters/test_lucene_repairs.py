@@ -208,6 +208,27 @@ def test_weighing_anew_equals_an_index_made_with_that_mean(make: Make) -> None:
         assert grown.search(requests) == direct.search(requests)
 
 
+def test_weighing_anew_keeps_what_others_write_meanwhile(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    items = samples.random_items(30)
+    backend, other = make(), make()
+    backend.create(SCHEMA)
+    put(backend, items, SCHEMA)
+    other.open()
+    changed = samples.encode([Item(items[1].id, {"x": 7})], SCHEMA)
+    weigh = Writer._weighed_lines
+
+    def change(self: Writer, batch: EncodedBatch, *settings: Any) -> Iterator[tuple[str, bytes]]:
+        if self is backend._writer:  # the documents were read, and are not written yet
+            other.delete([items[0].id])
+            other.upsert(changed)
+        return weigh(self, batch, *settings)
+
+    monkeypatch.setattr(Writer, "_weighed_lines", change)
+    backend.reweigh()
+    assert backend.fetch([item.id for item in items[:2]]) == [None, changed.documents[0]]
+    assert backend.count() == 29
+
+
 def test_upserts_far_from_the_average_of_the_first_warn_that_weights_are_off(make: Make) -> None:
     backend = make()
     backend.create(LEXICAL)

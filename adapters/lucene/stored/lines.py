@@ -35,7 +35,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from itertools import chain, pairwise
-from typing import Any
+from typing import Any, TypeAlias
 from urllib.parse import unquote_to_bytes
 
 import numpy as np
@@ -54,6 +54,9 @@ from hybridsearch.documents import MAX_ID_BYTES, Document
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.vectors import DenseVectors, EncodedBatch, PassageSpans, SparseVectors, Vectors, Vocabulary
 from hybridsearch.weighting import BM25Weighting
+
+Unchanged: TypeAlias = Mapping[str, int]
+"""Members of an action that let it store a document only if this version of it is still there."""
 
 MAX_NAME_BYTES = 200
 """The largest number of bytes of an encoded term in UTF-8. A longer term is named by its hash."""
@@ -112,6 +115,7 @@ def bulk_lines(
     by_impacts: bool = False,
     literal: bool = False,
     compressed: bool = True,
+    unchanged: Sequence[Unchanged] | None = None,
 ) -> Iterator[Line]:
     """Lines of the bulk API that index the documents of `batch`, in order.
 
@@ -124,13 +128,18 @@ def bulk_lines(
         by_impacts: Whether sparse vectors of passages are indexed as `impacts`. Default False.
         literal: Whether the index is literal (see `fields`). Default False.
         compressed: Whether documents may be stored with compression. Default True.
+        unchanged: Version of each document that the new one may replace. Default None: any.
 
     Raises:
         InvalidArgumentError: A weight is negative. Nothing was yielded.
     """
     _check_signs(batch, schema)
+    actions = [
+        {"_id": document_key(document.id), **version}
+        for document, version in zip(batch.documents, unchanged or [{}] * len(batch), strict=True)
+    ]
     return chain.from_iterable(
-        _lines_of(batch, rows, schema, average_lengths, stamp, rough, by_impacts, literal, compressed)
+        _lines_of(batch, rows, actions[rows], schema, average_lengths, stamp, rough, by_impacts, literal, compressed)
         for rows in _parts(batch)
     )
 
@@ -185,6 +194,7 @@ def _parts(batch: EncodedBatch) -> Iterator[slice]:
 def _lines_of(
     batch: EncodedBatch,
     rows: slice,
+    actions: Sequence[Mapping[str, Any]],
     schema: Schema,
     average_lengths: Mapping[str, float],
     stamp: int,
@@ -225,9 +235,8 @@ def _lines_of(
             for source, weights in zip(held, _by_name(part), strict=True):
                 if weights:
                     source.setdefault(member, {})[name] = form(weights)
-    for document, source in zip(documents, sources, strict=True):
-        action = smile.dumps({"index": {"_id": document_key(document.id)}})
-        yield document.id, b"".join([action, smile.END, smile.dumps(source), smile.END])
+    for document, action, source in zip(documents, actions, sources, strict=True):
+        yield document.id, b"".join([smile.dumps({"index": action}), smile.END, smile.dumps(source), smile.END])
 
 
 def _source(document: Document, stamp: int, literal: bool, compressed: bool) -> dict[str, Any]:

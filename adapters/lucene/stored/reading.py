@@ -10,6 +10,7 @@ import orjson
 
 from hybridsearch.adapters.checks import retriever_of
 from hybridsearch.adapters.lucene.stored.lines import (
+    Unchanged,
     document_key,
     read_document,
     spans_from_source,
@@ -148,11 +149,21 @@ def read_batches(channel: Channel, address: Address, schema: Schema, batch_size:
     Raises:
         BackendError: Some documents did not come, see `scroll`.
     """
+    return (batch for batch, _ in read_versions(channel, address, schema, batch_size))
+
+
+def read_versions(
+    channel: Channel, address: Address, schema: Schema, batch_size: int
+) -> Iterator[tuple[EncodedBatch, list[Unchanged]]]:
+    """The batches of `read_batches`, with the version of each document."""
     size = min(batch_size, _AT_ONCE)
     if schema.passages is not None:
         size = max(1, min(size, int(_AT_ONCE / _passages_of_a_document(channel, address))))
-    for hits in scroll(channel, address, {"size": size}):
-        yield _batch([hit["_source"] for hit in hits], schema)
+    for hits in scroll(channel, address, {"size": size, "seq_no_primary_term": True}):
+        versions: list[Unchanged] = [
+            {"if_seq_no": hit["_seq_no"], "if_primary_term": hit["_primary_term"]} for hit in hits
+        ]
+        yield _batch([hit["_source"] for hit in hits], schema), versions
 
 
 def scroll(channel: Channel, address: Address, body: Mapping[str, Json]) -> Iterator[list[Json]]:

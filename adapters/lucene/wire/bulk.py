@@ -28,6 +28,7 @@ It raises one of the `retryable` types of `BulkSender` if no complete answer cam
 _OVERLOADED = frozenset({429, 502, 503, 504})
 _TOO_MUCH_OR_MALFORMED = frozenset({400, 413})  # some document is at fault, and smaller requests find out which
 _REFUSED_FOR_ALL = frozenset({401, 403})
+_OUTDATED = "version_conflict_engine_exception"
 _REASON_CHARACTERS = 500
 
 
@@ -43,6 +44,7 @@ class BulkSender:
     - HTTP 413 and 400: the request is sent in halves, down to the document that is at fault. After a 413, all later
       requests are smaller.
     - Items that were refused for good, such as a mapping conflict: they are reported after all others were sent.
+    - Items that may only replace a version that is no longer there: they are done, because a newer one stays.
 
     There is a `pause` between two attempts. The header Retry-After is ignored: neither engine sends it, and
     opensearch-py does not show it.
@@ -222,6 +224,8 @@ class BulkSender:
             kind = _type_of(error)
             if error is None and (status < 300 or status == 404):
                 answer.outcome.stored += status != 404 and result.get("result") != "not_found"
+                answer.outcome.done += 1
+            elif kind == _OUTDATED:
                 answer.outcome.done += 1
             elif status in _REFUSED_FOR_ALL or kind == "index_not_found_exception" or _is_block(status, error):
                 return _Answer(answer.outcome, error=self._refusal(status, error))
