@@ -379,13 +379,16 @@ class LuceneBackend(Dialect):
     def fetch(self, ids: Sequence[str]) -> list[Document | None]:
         """The documents with these ids, in the order of `ids`. An unknown id gives None.
 
-        Documents that another writer has added are seen at once. Documents that another writer has changed are seen as
-        soon as searches see the change. Up to 3 documents come as they were last written, with one request.
+        Documents that this object has written, or that another writer has added, are seen at once. Documents that
+        another writer has changed are seen as soon as searches see the change. Up to 3 documents come as they were last
+        written, with one request.
         """
         self._current()
-        if len(ids) > FEW:
+        latest = len(ids) <= FEW
+        if not latest:
             self._channel.run(self._refreshing())
-        return self._channel.run(self._asking(lambda _: fetch_documents(self.address, ids)))
+            latest = self._writer.refreshed < self._writer.writes  # without refreshing
+        return self._channel.run(self._asking(lambda _: fetch_documents(self.address, ids, latest=latest)))
 
     def fetch_passages(self, requests: Sequence[Request], ids: Sequence[Sequence[str]]) -> Listed:
         """The documents `ids`, and the passages that each request finds in its documents, with one request.

@@ -451,6 +451,19 @@ def test_an_alias_is_opened_like_its_index(make: Make, backend: LuceneBackend) -
 # ---------------------------------------------------------------------------------------------------------- writing
 
 
+def test_without_refreshing_documents_come_as_this_object_wrote_them(
+    make: Make, never_refreshed: Callable[[LuceneBackend], LuceneBackend]
+) -> None:
+    backend = never_refreshed(make(refresh=False))
+    backend.create(SCHEMA)
+    ids = [f"d{number}" for number in range(5)]
+    put(backend, [samples.plain(id) for id in ids], SCHEMA)
+    changed = samples.encode([Item(id, {"x": 7}) for id in ids[1:]], SCHEMA)
+    backend.delete(ids[:1])
+    backend.upsert(changed)
+    assert backend.fetch(ids) == [None, *changed.documents]
+
+
 def test_without_refreshing_writes_appear_when_refresh_is_called(
     make: Make, never_refreshed: Callable[[LuceneBackend], LuceneBackend]
 ) -> None:

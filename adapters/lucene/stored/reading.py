@@ -45,9 +45,9 @@ STAMP = "stamp"
 """Field that tells the version of a document."""
 
 FEW = 3
-"""The largest number of documents that are read with their stored fields, as they were last written.
+"""The largest number of documents that are always read with their stored fields, as they were last written.
 
-More documents are read by a search, which reads nothing but the field `document`."""
+A search for more documents takes less time, because it reads nothing but the field `document`."""
 
 _IDS_AT_ONCE = 1000
 _AT_ONCE = 2000  # documents, or about as many passages
@@ -78,14 +78,14 @@ def documents_by_query(query: Json, size: int, *fields: str) -> dict[str, Json]:
     return {**members, "size": size, "track_total_hits": False, "query": {"bool": {"filter": [query]}}}
 
 
-def fetch_documents(address: Address, ids: Sequence[str]) -> Steps[list[Document | None]]:
+def fetch_documents(address: Address, ids: Sequence[str], *, latest: bool) -> Steps[list[Document | None]]:
     """The documents, in the order of `ids`. An unknown id gives None.
 
-    Up to `FEW` documents come as they were last written. More come as searches see them. Of these, a document that
-    searches do not see yet comes as it was last written.
+    With `latest`, they come as they were last written. Otherwise they come as searches see them, which takes less time
+    for many documents. A document that searches do not see yet comes as it was last written.
     """
     found: dict[str, Document] = {}
-    keys = list(dict.fromkeys(document_key(id) for id in ids if id)) if len(ids) > FEW else []
+    keys = [] if latest else list(dict.fromkeys(document_key(id) for id in ids if id))
     for start in range(0, len(keys), _IDS_AT_ONCE):
         part = keys[start : start + _IDS_AT_ONCE]
         body = documents_by_query({"ids": {"values": part}}, len(part))
