@@ -72,6 +72,8 @@ _REGISTERED: dict[Kind, dict[str, _Registered]] = {
 def register(kind: Kind, name: str, target: str | Callable[..., Any], extra: str = "") -> None:
     """Register a class under a name, so that `hs.open` can make it again.
 
+    If a class is defined again, for example in a notebook, register it again.
+
     Args:
         kind: Kind of the class: `"backend"`, `"encoder"`, `"fusion"` or `"reranker"`. A `"tokenizer"` is a function
             from a text to its terms.
@@ -91,11 +93,14 @@ def register(kind: Kind, name: str, target: str | Callable[..., Any], extra: str
         raise InvalidArgumentError(
             f"A {kind} is registered as a {what} or as 'module:{what.capitalize()}', not as {target!r:.80}."
         )
-    there = _of_kind(kind).setdefault(name, given)
+    known = _of_kind(kind)
+    there = known.get(name, given)
     if there.path != given.path:
         raise InvalidArgumentError(
             f"The {kind} {name!r} is registered as {there.path} already: register {given.path} under another name."
         )
+    if name not in known or not isinstance(target, str):  # a notebook may define a class again
+        known[name] = given
 
 
 def registered(kind: Kind) -> Mapping[str, str]:

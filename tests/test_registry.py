@@ -110,6 +110,18 @@ def test_a_function_without_a_module_is_registered_too() -> None:
     assert find("tokenizer", "spaces")("a b") == ["a", "b"]
 
 
+def test_a_class_that_is_defined_again_takes_the_place_of_the_old_one() -> None:
+    def define(number: int) -> type[RRF]:
+        class Mine(RRF):
+            version = number
+
+        return Mine
+
+    for number in (1, 2):
+        register("fusion", "mine", define(number))
+        assert find("fusion", "mine").version == number
+
+
 @pytest.mark.parametrize("target", ["RRF", "module:", ":RRF", RRF(), None])
 def test_what_is_no_class_is_not_registered(target: Any) -> None:
     with pytest.raises(InvalidArgumentError, match="registered as a class or as 'module:Class'"):
