@@ -950,7 +950,8 @@ def _timeouts(timeout: float | Mapping[str, float] | None, names: Iterable[str])
             raise InvalidArgumentError(
                 f"timeout names {name!r}, which is not a retriever. The retrievers are {', '.join(names)}."
             )
-        by_name[name] = arguments.number(f"The timeout of {name!r}", seconds, above=0, most=math.inf, unit="seconds")
+        checked = arguments.number(f"The timeout of {name!r}", seconds, above=0, most=math.inf, unit="seconds")
+        by_name[name] = min(checked, threading.TIMEOUT_MAX)  # about 290 years
     return by_name
 
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import datetime as dt
 import hashlib
+import math
 import pickle
 import time
 from collections.abc import Iterable, Sequence
@@ -514,7 +515,7 @@ def awaited(delay: float = 0.0, **arguments: Any) -> tuple[Awaited, hs.HybridSea
     return backend, hybrid(backend=backend, **arguments)
 
 
-@pytest.mark.parametrize("options", [{}, {"optional": ["dense"]}, {"timeout": 30.0}])
+@pytest.mark.parametrize("options", [{}, {"optional": ["dense"]}, {"timeout": 30.0}, {"timeout": math.inf}])
 def test_asearch_gives_what_search_gives(options: dict[str, Any]) -> None:
     _, search = awaited(reranker=ByLength(top_k=2), **options)
     queries = ["boundary layer flow", "wing", "", "unknownword"]

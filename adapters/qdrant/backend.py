@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ALL_COMPLETED, FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
+from threading import TIMEOUT_MAX
 from typing import Any, Literal, TypeVar, get_args
 
 from hybridsearch.adapters.checks import check_batch_size, check_open, opened
@@ -110,7 +111,7 @@ class QdrantBackend:
         for name, count in {"shards": shards, "replicas": replicas, "ef_search": ef_search}.items():
             whole_number_or_none(name, count)
         whole_number("senders", senders)
-        number("timeout", timeout, above=0, unit="seconds")
+        number("timeout", timeout, above=0, most=TIMEOUT_MAX, unit="seconds")
         one_of("dense", dense, ("hnsw", "exact"))
         if quantization is not None and (quantization not in get_args(Quantization) or place.url is None):
             raise InvalidArgumentError(

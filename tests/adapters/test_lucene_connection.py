@@ -192,7 +192,9 @@ def test_a_password_with_a_slash_as_it_is_reaches_no_host_and_no_message(engine:
     assert backend.address.hosts == (("127.0.0.1", 9210),)
 
 
-@pytest.mark.parametrize("options", [{"ef_search": 0}, {"ef_search": "9"}, {"verify": "false"}, {"refresh": 1}])
+@pytest.mark.parametrize(
+    "options", [{"ef_search": 0}, {"ef_search": "9"}, {"verify": "false"}, {"refresh": 1}, {"timeout": 1e300}]
+)
 def test_an_option_of_another_type_is_named(engine: str, options: dict[str, Any]) -> None:
     with pytest.raises(InvalidArgumentError, match=next(iter(options))):
         connect(f"{engine}://localhost/name", options)

@@ -963,6 +963,11 @@ def test_plain_http_where_tls_is_expected_is_named(serve: Any) -> None:
         QdrantBackend(f"qdrant+https://{place}/name").open()
 
 
+def test_a_timeout_that_the_system_cannot_count_is_an_invalid_argument() -> None:
+    with pytest.raises(InvalidArgumentError, match="timeout is 1e\\+300"):
+        QdrantBackend("qdrant://localhost/name", timeout=1e300)
+
+
 def test_certificates_that_cannot_be_read_are_an_invalid_argument(tmp_path: Path) -> None:
     with pytest.raises(InvalidArgumentError, match="ca_file"):
         QdrantBackend("qdrant+https://localhost/name", ca_file=tmp_path / "missing.pem").open()

@@ -9,6 +9,7 @@ import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import TIMEOUT_MAX
 from typing import Any, Literal, Protocol, TypeAlias
 from urllib.parse import quote, unquote
 
@@ -137,7 +138,7 @@ class Address:
             auth="aws" if auth == "aws" else None,
             ca_file=None if ca is None else str(ca),
             verify=verify,
-            timeout=float(number("timeout", timeout, above=0, unit="seconds")),
+            timeout=float(number("timeout", timeout, above=0, most=TIMEOUT_MAX, unit="seconds")),
         )
 
     def request_headers(self, content_type: str) -> dict[str, str]:
