@@ -154,6 +154,18 @@ def test_triplets_count_positives_nearer_than_negatives(
     assert found["dev accuracy"] == pytest.approx(float(nearer.float().mean()))
 
 
+def test_triplets_count_each_negative_of_a_row(model: Any, texts: dict[str, list[str]]) -> None:
+    positives = texts["positive"]
+    negatives = {f"negative_{number}": [*positives[number:], *positives[:number]] for number in (1, 2, 3)}
+    rows = {"anchor": texts["anchor"], "positive": positives, **negatives}
+    found = build_evaluator({"type": "triplet", "data": data(Kind.TUPLES, **rows)}, "dense")(model)
+    anchor, positive, *others = (model.encode(column) for column in rows.values())
+    near = model.similarity_pairwise(anchor, positive)
+    nearer = [float((near > model.similarity_pairwise(anchor, other)).float().mean()) for other in others]
+    assert len(set(nearer)) > 1
+    assert found["dev accuracy"] == pytest.approx(float(np.mean(nearer)))
+
+
 @pytest.mark.parametrize("kind", ["dense", "sparse", "reranker"])
 def test_binary_and_reranking_are_there_for_each_kind_of_model(
     kind: Any, model: Any, splade_model: Any, cross_encoder: Any, texts: dict[str, list[str]]
@@ -165,16 +177,69 @@ def test_binary_and_reranking_are_there_for_each_kind_of_model(
         docs=[list(pair) for pair in zip(texts["negative_1"], texts["positive"], strict=True)],
         labels=[[0.0, 1.0]] * 40,
     )
-    specs = [{"type": "reranking", "data": lists}, {"type": "binary", "data": labelled}]
+    specs = [{"type": "reranking", "data": lists}, {"type": "binary", "data": labelled, "name": "pairs"}]
     found = build_evaluator(specs, kind)({"dense": model, "sparse": splade_model, "reranker": cross_encoder}[kind])
     assert 0.5 <= found["dev nDCG@10"] <= 1
-    assert 0 <= found["dev accuracy"] <= 1
+    assert 0 <= found["pairs accuracy"] <= 1
 
 
 def test_two_evaluators_cannot_have_the_same_name(texts: dict[str, list[str]]) -> None:
     spec = {"type": "triplet", "data": data(Kind.TUPLES, **texts)}
     with pytest.raises(InvalidArgumentError, match="Two evaluators give the figure 'dev accuracy'"):
         build_evaluator([spec, spec], "dense")
+
+
+def test_a_figure_that_is_not_the_first_of_its_evaluator_is_not_replaced(texts: dict[str, list[str]]) -> None:
+    labelled = data(Kind.LABELLED, anchor=texts["anchor"], positive=texts["positive"], label=[0, 1] * 20)
+    specs = [{"type": "binary", "data": labelled}, {"type": "triplet", "data": data(Kind.TUPLES, **texts)}]
+    with pytest.raises(InvalidArgumentError, match="Two evaluators give the figure 'dev accuracy'"):
+        build_evaluator(specs, "dense")
+
+
+def test_two_sts_suites_would_have_the_same_figures(tmp_path: Path) -> None:
+    (tmp_path / "stsb.csv").write_text("sentence1,sentence2,score\na,b,1\na,c,5\n")
+    with pytest.raises(InvalidArgumentError, match="Two evaluators give the figure 'mean Spearman'"):
+        build_evaluator([f"sts={tmp_path}", f"sts={tmp_path}"], "dense")
+
+
+@pytest.mark.parametrize(
+    ("type_", "kind", "columns", "message"),
+    [
+        ("similarity", Kind.SCORED, {"label": [0.5, 0.5]}, "All pairs of 'dev' have the label 0.5"),
+        ("binary", Kind.LABELLED, {"label": [1, 1]}, "All pairs of 'dev' have the label 1"),
+        ("reranking", Kind.LISTS, {"labels": [[2.0, 1.0], [0.5, 1.0]]}, "No query of 'dev' has both"),
+    ],
+)
+def test_data_that_cannot_measure_a_model_are_refused(
+    type_: str, kind: Kind, columns: dict[str, list[Any]], message: str
+) -> None:
+    texts: dict[str, list[Any]] = {"anchor": ["a", "b"], "positive": ["c", "d"]}
+    if kind is Kind.LISTS:
+        texts = {"query": ["a", "b"], "docs": [["c", "d"], ["e", "f"]]}
+    with pytest.raises(InvalidArgumentError, match=message):
+        build_evaluator({"type": type_, "data": data(kind, **texts, **columns)}, "dense")
+
+
+@pytest.mark.filterwarnings("ignore:An input array is constant")
+def test_a_model_that_gives_all_pairs_the_same_score_has_no_correlation(model: Any) -> None:
+    rows = data(Kind.SCORED, anchor=["a", "a"], positive=["b", "b"], label=[0.0, 1.0])
+    found = build_evaluator({"type": "similarity", "data": rows}, "dense")(model)
+    assert found == {"dev Spearman": 0, "dev Pearson": 0, "sequential_score": 0}
+
+
+@pytest.mark.parametrize(
+    ("spec", "key"),
+    [
+        ({"type": "retrieval", "limit": 5}, "limit"),
+        ({"type": "nanobeir", "split": "train"}, "split"),
+        ({"type": "sts", "name": "mine"}, "name"),
+        ({"type": "similarity", "teacher": "a/model"}, "teacher"),
+        ({"type": "triplet", "documents": 10}, "documents"),
+    ],
+)
+def test_keys_that_a_type_would_ignore_are_refused(spec: dict[str, Any], key: str) -> None:
+    with pytest.raises(InvalidArgumentError, match=f"The evaluator '{spec['type']}' has no key '{key}'. Its keys are"):
+        build_evaluator({"data": "data", **spec}, "dense")
 
 
 def test_an_evaluator_has_the_name_that_was_given(
@@ -342,7 +407,7 @@ def test_several_files_of_a_year_are_one_set(model: Any, texts: dict[str, list[s
 
 @pytest.mark.parametrize("type_", ["mse", "triplet", "translation", "paraphrase-mining"])
 def test_an_evaluator_that_is_not_for_rerankers_says_so(type_: str) -> None:
-    spec = {"type": type_, "data": [{"anchor": "a", "positive": "b"}], "teacher": object()}
+    spec = {"type": type_, "data": [{"anchor": "a", "positive": "b"}]}
     with pytest.raises(InvalidArgumentError, match=f"'{type_}' cannot measure a reranker model. It is for dense"):
         build_evaluator(spec, "reranker")
 

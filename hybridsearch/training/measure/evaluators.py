@@ -23,9 +23,11 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import redirect_stderr
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from hybridsearch.arguments import whole_number_or_none
 from hybridsearch.errors import DatasetNotFoundError, InvalidArgumentError, MissingExtraError
 from hybridsearch.evaluation.datasets import NANOBEIR, NANOBEIR_ID, Dataset, load_dataset
 from hybridsearch.evaluation.pipeline import Pipeline
@@ -70,7 +72,14 @@ STS = {
 
 _STS_COLUMNS = {"anchor": "sentence1", "positive": "sentence2", "score": "score"}
 _OTHER_SPLITS = ("train", "dev", "val", "trial", "test")
-_KEYS = ("type", "data", "name", "split", "columns", "ignore", "limit", "documents", "teacher", "dataset_id")
+_OF_ROWS = ("data", "name", "split", "columns", "ignore", "limit")
+_KEYS = {
+    "retrieval": ("data", "name", "split", "documents"),
+    "nanobeir": ("data", "dataset_id"),
+    "sts": ("data", "split", "limit"),
+    "mse": (*_OF_ROWS, "teacher"),
+}
+"""The keys of a description besides "type", for types that do not have those of `_OF_ROWS`."""
 
 
 def build_evaluator(
@@ -86,9 +95,9 @@ def build_evaluator(
         specs: Description of an evaluator, or a list of these. A description is a text, such as "similarity=dev.csv" or
             "nanobeir", a mapping, or an evaluator of sentence-transformers. A mapping has a "type", which is one of
             the table in `hybridsearch.training.measure.evaluators`. Its "data" are anything that `read_training_data`
-            reads, or for retrieval, anything that `load_dataset` reads. Further keys are "split" (default: dev),
-            "name", "columns", "ignore" and "limit", and for one type each "documents" (retrieval), "teacher" (mse) and
-            "dataset_id" (nanobeir).
+            reads, or for retrieval, anything that `load_dataset` reads. Further keys of rows are "split" (default:
+            dev), "name", "columns", "ignore" and "limit", and for mse "teacher". Retrieval has "split", "name" and
+            "documents", sts has "split" (default: test) and "limit", and nanobeir has "dataset_id".
         kind: Kind of the model: "dense", "sparse", "late-interaction" or "reranker".
         settings: Settings whose `measure` decides if documents are searched. None takes the defaults.
 
@@ -124,9 +133,11 @@ def build_evaluator(
                 "models."
             )
         made.extend(_MAKERS[asked["type"]](asked, kind, settings))
-    deciding = [evaluator.primary_metric for evaluator in made if isinstance(evaluator, Measured)]
-    if twice := [name for name in deciding if deciding.count(name) > 1]:
-        raise InvalidArgumentError(f"Two evaluators give the figure {twice[0]!r}. Give one of them another name.")
+    figures = [name for evaluator in made if isinstance(evaluator, Measured | _Mean) for name in evaluator.names]
+    if twice := [name for name in figures if figures.count(name) > 1]:
+        raise InvalidArgumentError(
+            f"Two evaluators give the figure {twice[0]!r}. Give one of them another name, or leave one out."
+        )
     return in_sequence(made)
 
 
@@ -140,7 +151,7 @@ def dev_evaluator(
 
     A data set with documents is measured by the measure of the settings. Pairs become a data set of their own, in which
     each anchor searches for its positives. Pairs with score are measured by Spearman's correlation, pairs with 0/1 by
-    average precision. Tuples are measured by the share of rows in which the positive is nearer than the negative, or
+    average precision. Tuples are measured by the share of negatives that are farther than the positive of their row, or
     for a reranker by nDCG@10. Lists are measured by nDCG@10.
 
     Args:
@@ -225,7 +236,7 @@ def _retrieval(spec: Mapping[str, Any], kind: ModelKind, settings: TrainingSetti
             )
         dataset = loaded
     dataset = replace(dataset, name=spec.get("name", dataset.name))
-    documents = spec.get("documents", DOCUMENTS)
+    documents = whole_number_or_none("documents", spec.get("documents", DOCUMENTS))
     return list(retrieval_evaluator(dataset, kind, settings, documents=documents).evaluators)
 
 
@@ -256,13 +267,20 @@ def _reranking(spec: Mapping[str, Any], kind: ModelKind, settings: TrainingSetti
         from sentence_transformers import util
 
         options["similarity_fct"] = util.dot_score if kind == "sparse" else util.cos_sim
-    inner = make_evaluator(kind, "RerankingEvaluator", list(_group(data)), name=data.name, **options)
+    samples = [sample for sample in _group(data) if sample["positive"] and sample["negative"]]
+    if not samples:
+        raise InvalidArgumentError(
+            f"No query of {data.name!r} has both a text with a label above 0 and another text, so there is nothing to "
+            "rank. Give other data."
+        )
+    inner = make_evaluator(kind, "RerankingEvaluator", samples, name=data.name, **options)
     return [Measured(inner, figures_of([("nDCG", 10), ("RR", 10), ("AP", 0)]))]
 
 
 def _triplet(spec: Mapping[str, Any], kind: ModelKind, settings: TrainingSettings) -> list[Any]:
     data = _read(spec, Kind.TUPLES)
-    texts = (list(data.rows[column]) for column in data.inputs[:3])
+    anchors, positives, *negatives = (list(data.rows[column]) for column in data.inputs)
+    texts = (anchors * len(negatives), positives * len(negatives), list(chain.from_iterable(negatives)))
     inner = make_evaluator(kind, "TripletEvaluator", *texts, name=data.name)
     return [Measured(inner, {"accuracy": ".*accuracy"})]
 
@@ -344,6 +362,11 @@ def _similarity(data: TrainingData, kind: ModelKind) -> Measured:
 def _of_pairs(data: TrainingData, kind: ModelKind, name: str, of_reranker: str) -> Any:
     """An evaluator of labelled pairs. Its class has another name for rerankers."""
     one, other, labels = (list(data.rows[column]) for column in data.rows.column_names)
+    if len(set(labels)) == 1:
+        raise InvalidArgumentError(
+            f"All pairs of {data.name!r} have the label {labels[0]:g}, so they cannot measure a model. Give pairs with "
+            "different labels."
+        )
     if kind == "reranker":
         pairs = [list(pair) for pair in zip(one, other, strict=True)]
         return make_evaluator(kind, of_reranker, pairs, labels, name=data.name)
@@ -356,6 +379,11 @@ class _Mean:
 
     suite: Any
     primary_metric: str = "mean Spearman"
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the figures."""
+        return [self.primary_metric, *(name for one in self.suite.evaluators for name in one.names)]
 
     def __call__(
         self, model: Any, output_path: str | None = None, epoch: int = -1, steps: int = -1
@@ -379,11 +407,14 @@ def _parse(spec: Any) -> dict[str, Any]:
         raise InvalidArgumentError(
             f"The evaluator is {spec!r:.80}. Give a text such as 'similarity=dev.csv', or a mapping."
         )
-    if strange := [str(key) for key in spec if key not in _KEYS]:
-        raise InvalidArgumentError(f"An evaluator has no key {strange[0]!r}. The keys are {', '.join(_KEYS)}.")
     if not isinstance(spec.get("type"), str) or spec["type"] not in _MAKERS:
         raise InvalidArgumentError(
             f"There is no evaluator {spec.get('type')!r}. The evaluators are {', '.join(_MAKERS)}."
+        )
+    keys = ("type", *_KEYS.get(spec["type"], _OF_ROWS))
+    if strange := [str(key) for key in spec if key not in keys]:
+        raise InvalidArgumentError(
+            f"The evaluator {spec['type']!r} has no key {strange[0]!r}. Its keys are {', '.join(keys)}."
         )
     return dict(spec)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -129,7 +130,8 @@ class Measured:
     Attributes:
         inner: Evaluator of sentence-transformers.
         figures: Pattern of the key in the result of `inner`, without the name of the evaluator, for each of our names.
-            The first figure decides. Figures that are not in the result are left out.
+            The first figure decides. Figures that are not in the result are left out. NaN becomes 0: it is the
+            correlation of a model that gives all pairs the same score.
     """
 
     inner: Any
@@ -138,7 +140,12 @@ class Measured:
     @property
     def primary_metric(self) -> str:
         """The name of the figure that decides."""
-        return self._named(next(iter(self.figures)))
+        return self.names[0]
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the figures."""
+        return [self._named(figure) for figure in self.figures]
 
     def __call__(
         self, model: Any, output_path: str | None = None, epoch: int = -1, steps: int = -1
@@ -153,7 +160,7 @@ class Measured:
         for name, pattern in {**self.figures, **_SPARSITY}.items():
             values = [value for key, value in answer.items() if re.fullmatch(pattern, key)]
             if values:
-                found[self._named(name)] = values[0]
+                found[self._named(name)] = 0.0 if math.isnan(values[0]) else values[0]
         return found
 
     def _named(self, figure: str) -> str:
