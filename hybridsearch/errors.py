@@ -37,6 +37,10 @@ class InvalidArgumentError(HybridSearchError, ValueError):
     """An argument has a value that is not allowed."""
 
 
+class NoSplitError(InvalidArgumentError):
+    """A data set has no judgements for the split that was named."""
+
+
 class NoRetrieverError(InvalidArgumentError):
     """A search has no retriever to ask, because the fusion gives the weight 0 to all of them, or none for feedback."""
 

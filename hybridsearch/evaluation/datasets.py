@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 
 from hybridsearch import arguments
 from hybridsearch.documents import Document
-from hybridsearch.errors import DatasetNotFoundError, InvalidArgumentError
+from hybridsearch.errors import DatasetNotFoundError, InvalidArgumentError, NoSplitError
 from hybridsearch.evaluation import hub
 from hybridsearch.evaluation.dataset_files import judgements_of, queries_of, queries_of_log
 from hybridsearch.evaluation.measures import Qrels
@@ -476,7 +476,7 @@ def _from_layout(name: str, layout: hub.Layout, split: str, all_queries: bool, q
             there = (
                 f"It has {', '.join(map(repr, known))}. {by_path}, such as with split={known[0]!r} (--split {known[0]})"
             )
-        raise InvalidArgumentError(f"{layout.folder} has no judgements for the split {split!r}. {there}.")
+        raise NoSplitError(f"{layout.folder} has no judgements for the split {split!r}. {there}.")
     queries = layout.files("queries", split)
     if not queries:
         raise InvalidArgumentError(

@@ -14,7 +14,7 @@ from hybridsearch.arguments import whole_number
 from hybridsearch.documents import Document
 from hybridsearch.encoders import Encoder
 from hybridsearch.encoders.bm25 import BM25
-from hybridsearch.errors import InvalidArgumentError
+from hybridsearch.errors import InvalidArgumentError, NoSplitError
 from hybridsearch.evaluation.datasets import Dataset, load_one
 from hybridsearch.evaluation.pipeline import Pipeline
 from hybridsearch.readers import read_documents
@@ -375,16 +375,14 @@ def _own_split(source: object, split: str, training: Dataset) -> Dataset | None:
         return None
     try:
         found = load_one(source, split)
-    except InvalidArgumentError:  # it has no such split
+    except NoSplitError:
         return None
     return None if found.digest == training.digest else found
 
 
 def _documents(corpus: Iterable[Document] | str | Path | None) -> Iterable[Document] | None:
     """Documents that can be read several times."""
-    if isinstance(corpus, str | Path):
-        return read_documents(corpus)
-    return list(corpus) if isinstance(corpus, Iterator) else corpus
+    return None if corpus is None else read_documents(list(corpus) if isinstance(corpus, Iterator) else corpus)
 
 
 def asked_in(of: object) -> set[Question]:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 import hybridsearch as hs
@@ -13,7 +14,7 @@ from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.training.data import Kind, TrainingData, with_queries
 from hybridsearch.training.measure.evaluators import build_evaluator
 from hybridsearch.training.measure.measuring import asked_by
-from hybridsearch.training.sources import Part, gather, hold_out, mine
+from hybridsearch.training.sources import Part, gather, hold_out, mine, searched_texts
 
 pytest.importorskip("datasets", reason="pip install 'hybridsearch[training]'")
 
@@ -246,7 +247,7 @@ def test_a_corpus_that_can_be_read_once_is_read_as_often_as_needed(tiny_corpus: 
 
     sources = gather(rows, corpus=iter(tiny_corpus))
 
-    assert sources.corpora[0] == tiny_corpus
+    assert list(sources.corpora[0] or ()) == tiny_corpus
     assert len(list(sources.test.corpus or ()) if sources.test else ()) == 240
 
 
@@ -265,3 +266,24 @@ def test_rows_that_are_held_out_keep_the_ids_of_their_documents() -> None:
 def test_no_data_are_refused() -> None:
     with pytest.raises(InvalidArgumentError, match="no data to train on"):
         gather([])
+
+
+def test_a_damaged_split_is_not_taken_for_a_missing_one(tmp_path: Path) -> None:
+    (tmp_path / "qrels").mkdir()
+    for name, key in (("corpus", "_id"), ("queries", "_id")):
+        lines = (json.dumps({key: str(number), "text": f"{name} {number}"}) for number in range(20))
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines))
+    head = "query-id\tcorpus-id\tscore\n"
+    (tmp_path / "qrels/train.tsv").write_text(head + "".join(f"{number}\t{number}\t1\n" for number in range(15)))
+    assert gather(tmp_path).dev is not None
+    (tmp_path / "qrels/dev.tsv").write_text(head + "16\t16\tgood\n")
+    with pytest.raises(InvalidArgumentError, match=r"dev\.tsv"):
+        gather(tmp_path)
+
+
+def test_a_corpus_may_be_a_table_or_mappings() -> None:
+    rows = [{"anchor": "What is drag?", "positive": "A force."}]
+    records = [{"id": "1", "text": "one"}, {"id": "2", "text": "two"}]
+    for corpus in (records, iter(records), pa.Table.from_pylist(records)):
+        sources = gather(rows, corpus=corpus)  # type: ignore[arg-type]
+        assert list(searched_texts(sources)) == list(searched_texts(sources)) == ["one", "two"]

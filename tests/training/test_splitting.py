@@ -105,3 +105,10 @@ def test_rows_that_all_share_a_text_cannot_be_split() -> None:
     pairs = {"anchor": [f"q{n}" for n in range(9)], "positive": ["yes"] * 9}
     with pytest.raises(InvalidArgumentError, match="share texts and form only 1 group"):
         split(TrainingData.from_columns(Kind.PAIRS, pairs))
+
+
+@pytest.mark.parametrize("fractions", [(float("nan"), 0.25, 0.25), (0.5, float("nan"), 0.5), (0.5, 0.5, 0.0)])
+def test_fractions_that_are_no_shares_are_refused(fractions: tuple[float, float, float]) -> None:
+    data = TrainingData.from_columns(Kind.PAIRS, {"anchor": ["a", "b", "c"], "positive": ["d", "e", "f"]})
+    with pytest.raises(InvalidArgumentError, match="Give three numbers above 0 that sum to 1"):
+        split(data, fractions)

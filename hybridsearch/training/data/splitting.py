@@ -51,7 +51,7 @@ def split(
     >>> [sorted(part.rows["positive"]) for part in (train, dev, test)]
     [['A ', 'a'], ['b'], ['c']]
     """
-    if len(fractions) != 3 or min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-6:
+    if len(fractions) != 3 or not min(fractions) > 0 or not abs(sum(fractions) - 1) <= 1e-6:  # NaN is neither
         raise InvalidArgumentError(
             f"The fractions of train, dev and test are {fractions}. Give three numbers above 0 that sum to 1."
         )
