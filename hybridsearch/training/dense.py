@@ -127,7 +127,7 @@ def train_dense(
         steps.dev_evaluator(),
         {
             "guide": name_of(guide),
-            "matryoshka_dims": None if matryoshka_dims is None else list(matryoshka_dims),
+            "matryoshka_dims": None if matryoshka_dims is None else list(map(int, matryoshka_dims)),
             "lora": None if lora is None else lora.to_dict(),
             "pooling": pooling,
             "prompts": prompts if prompts is None or isinstance(prompts, str) else dict(prompts),

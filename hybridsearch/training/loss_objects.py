@@ -59,12 +59,26 @@ def bind(loss: LossObject, given: Any, trained: Any) -> torch.nn.Module:
 
 
 def short_name(loss: torch.nn.Module) -> str:
-    """The name by which `train_reranker` finds the form of the rows: "lambda" for LambdaLoss, else the class."""
-    return _SHORT_NAMES.get(type(loss).__name__, type(loss).__name__)
+    """The name by which `train_reranker` finds the form of the rows: "lambda" for LambdaLoss, else the class.
+
+    A subclass has the name of its base.
+    """
+    known = (_SHORT_NAMES.get(one.__name__) for one in type(loss).__mro__)
+    return next(filter(None, known), type(loss).__name__)
 
 
 def facts_of(loss: torch.nn.Module) -> dict[str, Any]:
-    """The class of a loss and those of its settings that JSON can hold, for the report and to resume a run."""
+    """The class of a loss and its settings, also those of a loss in it, for the report and to resume a run.
+
+    Settings that JSON cannot hold, such as a guide, have the name of their class.
+    """
     settings: dict[str, Any] = getattr(loss, "get_config_dict", dict)()
-    plain = {name: value for name, value in settings.items() if isinstance(value, str | int | float | bool)}
-    return {"class": type(loss).__name__, **plain}
+    facts = {"class": type(loss).__name__, **{name: _plain(value) for name, value in settings.items()}}
+    inner = getattr(loss, "loss", None)
+    return facts if inner is None or not hasattr(inner, "forward") else {**facts, "loss": facts_of(inner)}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return list(map(_plain, value))
+    return value if value is None or isinstance(value, str | int | float | bool) else type(value).__name__

@@ -15,11 +15,12 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import pyarrow as pa
 
-from hybridsearch.arguments import whole_number
+from hybridsearch.arguments import number, shown, whole_number
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.training.data import Kind, TrainingData
 from hybridsearch.training.data.rows import columns_of
@@ -436,11 +437,9 @@ def _sparse_loss(
                 f"CSRLoss. Take {name!r} with a smaller batch_size."
             )
         return losses.CSRLoss(model, loss)
-    of_documents, of_queries = weights
+    of_documents, of_queries = (number("The weight of a regulariser", one, least=0) for one in weights)
     if architecture == "inference-free":
         of_queries = 0.0  # queries have as many dimensions as tokens; None would log a warning
-    if min(weights) < 0:
-        raise InvalidArgumentError(f"The weight of a regulariser is {min(weights):g}. Give 0 or more.")
     if cached:
         return losses.CachedSpladeLoss(
             model,
@@ -507,9 +506,10 @@ def _matryoshka(choice: Choice, model: Any, loss: torch.nn.Module, dims: Sequenc
         raise InvalidArgumentError(
             f"The loss {choice.name!r} does not work with matryoshka_dims. Take another loss, or leave it out."
         )
-    if not dims or min(dims) < 1 or max(dims) > full:
+    listed = isinstance(dims, Sequence) and all(isinstance(one, Integral) and one is not True for one in dims)
+    if not listed or not dims or min(dims) < 1 or max(dims) > full:
         raise InvalidArgumentError(
-            f"matryoshka_dims is {list(dims)}. Give numbers from 1 to {full}, the dimensions of the model, such as "
+            f"matryoshka_dims is {shown(dims)}. Give numbers from 1 to {full}, the dimensions of the model, such as "
             f"{[full, full // 2, full // 4]}."
         )
     return losses.MatryoshkaLoss(model, loss, sorted({full, *dims}, reverse=True))

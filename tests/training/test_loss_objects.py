@@ -11,6 +11,7 @@ import pytest
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.training.data import Kind, TrainingData
 from hybridsearch.training.dense import train_dense
+from hybridsearch.training.loss_objects import facts_of, short_name
 from hybridsearch.training.reranker import train_reranker
 from hybridsearch.training.settings import TrainingSettings
 from hybridsearch.training.sparse import train_sparse
@@ -78,6 +79,27 @@ def test_a_loss_object_trains_its_dense_model_and_a_callback_sees_the_steps(
     assert changed(st.SentenceTransformer(str(tiny_dense), device="cpu"), tmp_path / "out")
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["settings"]["loss"]["scale"] == 7.0
+
+
+def test_the_facts_of_a_loss_have_its_lists_and_the_settings_of_the_loss_in_it(tiny_dense: Path) -> None:
+    losses, model = losses_of_dense(), st.SentenceTransformer(str(tiny_dense), device="cpu")
+
+    facts = facts_of(losses.MatryoshkaLoss(model, losses.CoSENTLoss(model, scale=10.0), [32, 8]))
+
+    assert facts["matryoshka_dims"] == [32, 8]
+    assert facts["loss"]["class"] == "CoSENTLoss"
+    assert facts["loss"]["scale"] == 10.0
+    assert json.loads(json.dumps(facts)) == facts
+    assert facts_of(losses.GISTEmbedLoss(model, model))["guide"] == "SentenceTransformer"
+
+
+def test_a_loss_of_ones_own_takes_the_rows_of_its_base(tiny_reranker: Path) -> None:
+    from sentence_transformers.cross_encoder import losses
+
+    class Own(losses.LambdaLoss):  # type: ignore[misc]
+        pass
+
+    assert short_name(Own(st.CrossEncoder(str(tiny_reranker), device="cpu"))) == "lambda"
 
 
 def test_a_loss_object_of_a_sparse_model_trains_the_copy_with_regularisers(

@@ -381,9 +381,13 @@ def test_rare_positives_weigh_more_in_the_binary_loss(models: dict[str, Any]) ->
     ("model_kind", "options", "message"),
     [
         ("dense", {"matryoshka_dims": [64]}, "from 1 to 32, the dimensions of the model"),
+        ("dense", {"matryoshka_dims": [8.5]}, r"matryoshka_dims is \[8.5\]. Give numbers from 1 to 32"),
+        ("dense", {"matryoshka_dims": [float("nan")]}, "from 1 to 32"),
+        ("dense", {"matryoshka_dims": "16"}, "from 1 to 32"),
+        ("sparse", {"document_regularizer_weight": float("nan")}, "is nan, but it must be a number of at least 0"),
         ("dense", {"mini_batch_size": 0}, "mini_batch_size is 0. Give at least 1"),
         ("sparse", {"matryoshka_dims": [8]}, "an option of dense models"),
-        ("sparse", {"document_regularizer_weight": -1.0}, "0 or more"),
+        ("sparse", {"document_regularizer_weight": -1.0}, "at least 0"),
     ],
 )
 def test_an_option_that_does_not_go_with_the_loss_is_refused(
