@@ -138,6 +138,26 @@ def test_a_model_of_transformers_writes_the_same_queries_again(
     assert len(data) == 6
 
 
+def test_the_beginning_of_a_chat_is_marked_once(minilm: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    transformers: Any = pytest.importorskip("transformers")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(minilm)
+    tokenizer.chat_template = "[CLS]{{ messages[0]['content'] }}"
+    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 1, "num_attention_heads": 2}
+    transformers.LlamaForCausalLM(transformers.LlamaConfig(vocab_size=len(tokenizer), **sizes)).save_pretrained(
+        tmp_path
+    )
+    tokenizer.save_pretrained(tmp_path)
+    seen: list[Any] = []
+
+    def generate(model: Any, input_ids: Any, **_: Any) -> Any:
+        seen.append(input_ids)
+        return input_ids
+
+    monkeypatch.setattr(transformers.LlamaForCausalLM, "generate", generate)
+    QueryModel(tmp_path, prompt="lift {text}", device="cpu")(["wing"])
+    assert tokenizer.decode(seen[0][0]) == "[CLS] lift wing"
+
+
 def test_a_model_that_is_not_there_is_named(tmp_path: Path) -> None:
     pytest.importorskip("transformers")
     with pytest.raises(ModelNotFoundError, match="nowhere"):

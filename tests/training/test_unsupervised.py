@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 import hybridsearch as hs
@@ -164,3 +165,16 @@ def test_several_processes_are_refused(
     with pytest.raises(InvalidArgumentError, match=r"Several processes cannot make one set of pseudo-queries. Run"):
         unsupervised_data(tiny_corpus, str(tiny_dense), "dense", output=tmp_path / "made", show_progress_bar=False)
     assert not (tmp_path / "made").exists()
+
+
+def test_a_query_that_is_held_out_is_not_trained_on_for_another_document(tiny_reranker: Path) -> None:
+    documents = [
+        {"id": str(number), "text": f"The text of document {number}.", "title": f"Part {number % 12}"}
+        for number in range(40)
+    ]
+    for corpus in (documents, iter(documents), pa.Table.from_pylist(documents)):
+        made = unsupervised_data(corpus, str(tiny_reranker), "reranker", kinds=["title"], show_progress_bar=False)
+        held = {*made.dev.queries.values(), *made.test.queries.values()}
+        assert held
+        assert held.isdisjoint(made.data.rows["anchor"])
+        assert len(list(made.dev.corpus or ())) == 40

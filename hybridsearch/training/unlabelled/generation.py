@@ -93,7 +93,9 @@ class QueryModel:
             inputs = tokenizer.pad(shortened, return_tensors="pt")
         else:
             cut = tokenizer.batch_decode(shortened["input_ids"], skip_special_tokens=True)
-            inputs = tokenizer([self._asked(tokenizer, text) for text in cut], padding=True, return_tensors="pt")
+            asked = [self._asked(tokenizer, text) for text in cut]
+            marked = bool(tokenizer.chat_template)  # the template writes the tokens that mark the beginning
+            inputs = tokenizer(asked, padding=True, return_tensors="pt", add_special_tokens=not marked)
         inputs = {name: inputs[name].to(model.device) for name in ("input_ids", "attention_mask")}
         tokens = model.generate(**inputs, **self._sampling, pad_token_id=tokenizer.pad_token_id)
         new = tokens if seq2seq else tokens[:, inputs["input_ids"].shape[1] :]

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from hybridsearch.arguments import whole_number
 from hybridsearch.documents import Document
@@ -22,7 +23,7 @@ from hybridsearch.fusion import ScoreFusion
 from hybridsearch.messages import number_of
 from hybridsearch.readers import read_documents
 from hybridsearch.search import HybridSearch
-from hybridsearch.training.data import Kind, TrainingData
+from hybridsearch.training.data import Kind, TrainingData, normalized
 from hybridsearch.training.data.mined import Format, MiningSummary
 from hybridsearch.training.distill import Teacher, add_teacher_scores
 from hybridsearch.training.negatives.mining import mine_hard_negatives
@@ -56,7 +57,7 @@ class Unsupervised:
 
 
 def unsupervised_data(
-    corpus: str | Path | Iterable[Document],
+    corpus: str | Path | Iterable[Document | Mapping[str, Any]],
     model: str | Path,
     kind: ModelKind,
     *,
@@ -133,7 +134,7 @@ def unsupervised_data(
         hard_negatives = 5 if graded else 1
     if ranks is None:
         ranks = (1, 30) if graded else (6, 40)
-    documents = read_documents(corpus) if isinstance(corpus, str | Path) else list(corpus)
+    documents = read_documents(list(corpus) if isinstance(corpus, Iterator) else corpus)
     made = pseudo_queries(
         documents,
         kinds=kinds,
@@ -172,7 +173,7 @@ def unsupervised_data(
 
 
 def _hold_out(pairs: TrainingData, documents: Iterable[Document], seed: int) -> tuple[TrainingData, Dataset, Dataset]:
-    """The pairs of most documents, and one pair of each other document as two data sets."""
+    """The pairs of most documents, and one pair of each other document as two data sets. They share no query."""
     ids = [] if pairs.ids is None else list(pairs.ids["document_id"])
     chance = random.Random(seed)  # noqa: S311
     known = list(dict.fromkeys(ids))
@@ -187,7 +188,15 @@ def _hold_out(pairs: TrainingData, documents: Iterable[Document], seed: int) -> 
     for row, id in enumerate(ids):
         rows.setdefault(id, []).append(row)
     chosen = {id: chance.choice(rows[id]) for id in held}
-    train = pairs.select([row for row, id in enumerate(ids) if id not in chosen])
+    queries = list(map(normalized, pairs.rows["anchor"]))
+    closed = {queries[row] for row in chosen.values()}
+    kept = [row for row, id in enumerate(ids) if id not in chosen and queries[row] not in closed]
+    if not kept:
+        raise InvalidArgumentError(
+            "The pseudo-queries of all documents are the same, so none is left to train on. Give other kinds of "
+            "queries or other documents."
+        )
+    train = pairs.select(kept)
     dev, test = (
         _collection(f"held-out pseudo-queries ({name})", pairs, {id: chosen[id] for id in part}, documents)
         for name, part in (("dev", held[:count]), ("test", held[count:]))
