@@ -257,3 +257,7 @@ def test_what_pylate_has_not_is_refused(tiny_late: Path, tmp_path: Path) -> None
     model = st.MultiVectorEncoder(str(tiny_late), device="cpu", similarity_fn_name="meanmaxsim")
     with pytest.raises(InvalidArgumentError, match="PyLate has neither the mean"):
         save_for_pylate(model, tmp_path / "pylate")
+    whole = st.MultiVectorEncoder(str(tiny_late), device="cpu")
+    rest = [module for module in whole if type(module).__name__ != "Normalize"]
+    with pytest.raises(InvalidArgumentError, match="PyLate gives all token vectors unit length"):
+        save_for_pylate(st.MultiVectorEncoder(modules=rest, device="cpu"), tmp_path / "pylate")

@@ -7,14 +7,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from scipy.sparse import csr_array
 
 import hybridsearch as hs
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.evaluation.results import Histogram, Sparsity
+from hybridsearch.training.measure import comparing
 from hybridsearch.training.measure.comparing import Expansion, changed_expansions, compare_models, compare_sparsity
 from hybridsearch.training.measure.report import Report, write_report
 from hybridsearch.training.runs.record import Evaluation, History
+from hybridsearch.vectors import SparseVectors, Vocabulary
 
 QUERIES = {f"q{number}": f"question {number}" for number in range(20)}
 QRELS = {query: {f"d{query}": 1} for query in QUERIES}
@@ -225,6 +229,25 @@ def test_expansions_are_new_words_that_are_not_in_the_text(tiny_splade: Path) ->
     (found,) = changed_expansions(cut, tiny_splade, [text])
     new = [term for term in terms[5:] if term.isalpha() and term not in text.lower()]
     assert [term for term, _ in found.gained] == new[:6]
+    assert not found.lost
+
+
+@pytest.mark.parametrize(("mark", "part"), [("Ġ", "ache"), ("▁", "ache"), ("", "##ache")])
+def test_the_words_of_an_expansion_are_those_of_its_tokenizer(
+    mark: str, part: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vocabulary = Vocabulary([f"{mark}pain", part, f"{mark}head", f"{mark}2", f"{mark},"])
+
+    class Made:
+        def __init__(self, model: str) -> None:
+            self.weights = [0, 0, 1, 0, 0] if model == "before" else [2, 3, 1, 1, 1]
+
+        def encode_documents(self, texts: list[str]) -> SparseVectors:
+            return SparseVectors(csr_array(np.array([self.weights], dtype=np.float32)), vocabulary)
+
+    monkeypatch.setattr(comparing, "Sparse", Made)
+    (found,) = changed_expansions("before", "after", ["The head hurts."])
+    assert found.gained == (("pain", 2.0),)
     assert not found.lost
 
 

@@ -218,10 +218,18 @@ def _compare_rerankers(
 def _weights(encoder: Sparse, texts: Sequence[str]) -> Iterator[dict[str, float]]:
     """The weights of each text by term, for terms that are words."""
     vectors = encoder.encode_documents(list(texts))
-    terms, matrix = vectors.vocabulary.terms, vectors.matrix
+    terms, matrix = _words(vectors.vocabulary.terms), vectors.matrix
     for start, end in zip(matrix.indptr[:-1], matrix.indptr[1:], strict=True):
         row = zip(matrix.indices[start:end].tolist(), matrix.data[start:end].tolist(), strict=True)
-        yield {terms[column]: weight for column, weight in row if terms[column].isalpha()}
+        yield {word: weight for column, weight in row if (word := terms[column])}
+
+
+def _words(terms: Sequence[str]) -> list[str]:
+    """The word that each term is, or "" for a part of a word. BPE and SentencePiece mark the beginnings of words."""
+    counts = {mark: sum(term.startswith(mark) for term in terms) for mark in "\u0120\u2581"}
+    mark = next((mark for mark, count in counts.items() if count > len(terms) / 10), "")  # else they are letters
+    words = (term.removeprefix(mark) if term.startswith(mark) else "" for term in terms)
+    return [word if word.isalpha() and (mark != "\u0120" or word.isascii()) else "" for word in words]
 
 
 def _is_in(term: str, text: str) -> bool:

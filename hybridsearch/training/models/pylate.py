@@ -44,10 +44,11 @@ def save_for_pylate(model: str | Path | Any, folder: str | Path) -> Path:
     parts = {type(module).__name__: module for module in loaded}
     transformer, mask, projection = parts.get("Transformer"), parts.get("MultiVectorMask"), parts.get("Dense")
     known = {"Transformer", "Dense", "MultiVectorMask", "Normalize"}
+    names = [type(one).__name__ for one in loaded]
     if transformer is None or mask is None or not known >= parts.keys() or len(parts) < len(loaded):
-        raise InvalidArgumentError(
-            f"PyLate has no model of the parts {', '.join(type(one).__name__ for one in loaded)}."
-        )
+        raise InvalidArgumentError(f"PyLate has no model of the parts {', '.join(names)}.")
+    if "Normalize" not in names[names.index("Dense") if projection is not None else 0 :]:
+        raise InvalidArgumentError("PyLate gives all token vectors unit length at the end, but this model does not.")
     expansion = transformer.query_expansion
     if loaded.similarity_fn_name != "maxsim" or (expansion or {}).get("strategy", "fixed") != "fixed":
         raise InvalidArgumentError("PyLate has neither the mean of similarities nor queries that grow with expansion.")
