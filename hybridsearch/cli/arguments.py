@@ -66,10 +66,11 @@ MODELS = "A MODEL is a folder, or a name on the Hugging Face hub."
 Place = Annotated[str, arg("PLACE", "Place of the index: a folder, or the URL of an engine.")]
 Json = Annotated[bool, flag("--json", "Print one JSON document and nothing else.", rich_help_panel=OUTPUT)]
 Language = Annotated[
-    str,
+    str | None,
     of_index(
         "NAME",
-        "Language of the documents. It decides the stemming and stop words of BM25. `none` uses neither of them.",
+        "Language of the documents. It decides the stemming and stop words of BM25. `none` uses neither of them. "
+        "Default: english.",
     ),
 ]
 Names = Annotated[
@@ -224,6 +225,15 @@ def feedback_of(names: str | None) -> list[Feedback] | None:
 def split_names(names: str | None) -> list[str] | None:
     """The names of a text with commas. None for None."""
     return None if names is None else [name.strip() for name in names.split(",") if name.strip()]
+
+
+def check_built(index: str | None, **options: str | None) -> None:
+    """Refuse options of a new index beside `--index`, because nothing is built then."""
+    given = [f"--{name}" for name, value in options.items() if value is not None]
+    if index is not None and given:
+        raise InvalidArgumentError(
+            f"--index searches an existing index, so nothing is built: leave out {' and '.join(given)}."
+        )
 
 
 def check_hnsw(searcher: HybridSearch, hnsw: bool) -> None:

@@ -16,6 +16,7 @@ from hybridsearch.cli.arguments import (
     MODELS,
     arg,
     backend_options,
+    check_built,
     feedback_of,
     flag,
     of_data,
@@ -273,7 +274,7 @@ def compare(
     index: Index = None,
     precision: arguments.Precision = None,
     runtime: arguments.Runtime = None,
-    language: arguments.Language = "english",
+    language: arguments.Language = None,
     option: arguments.Options = None,
     split: Split = "test",
     dataset_id: DatasetId = None,
@@ -331,8 +332,9 @@ def compare(
         raise InvalidArgumentError("--sparse and --dense need --preset. Without --preset, name models in --retrievers.")
     if preset is not None:
         retrievers = _preset_retrievers(retrievers, systems, index, sparse, dense, reranker)
-    if index is not None and retrievers is not None:
-        raise InvalidArgumentError("--index searches an existing index, so nothing is built: leave out --retrievers.")
+    check_built(index, retrievers=retrievers, language=language)
+    if rerank_top_k is not None and reranker is None:
+        raise InvalidArgumentError("--rerank-top-k needs a reranker: give --reranker MODEL too.")
     check_outputs(html=html, markdown=markdown, save=save, runs=runs)
     depth = rerank_top_k or (50 if preset is None else 100)
     run = ways(precision, runtime)
@@ -342,7 +344,7 @@ def compare(
 
     def compare_on(data: Dataset, folder: Path) -> Comparison:
         spec = default_retrievers(texts, data) if retrievers is None else retrievers
-        opened = open_source(spec, index, language, candidates, data, folder, option, **run)
+        opened = open_source(spec, index, language or "english", candidates, data, folder, option, **run)
         with opened as (source, runs_beside):
             if preset is not None and made is not None and isinstance(source, hs.HybridSearch):
                 first, second = source.retrievers

@@ -19,10 +19,14 @@ from hybridsearch.cli.arguments import (
     Runtime,
     arg,
     backend_options,
+    check_built,
     of_index,
     of_output,
     opt,
     ways,
+)
+from hybridsearch.cli.arguments import (
+    reranker as make_reranker,
 )
 from hybridsearch.cli.terminal import console_on, print_json, print_plain
 from hybridsearch.errors import InvalidArgumentError
@@ -54,13 +58,13 @@ def mine(
         str | None,
         of_index(
             "SPEC",
-            "Retrievers of a temporary index of the BEIR folder, if there is no --index: bm25, chars, dense=MODEL, "
-            "sparse=MODEL, late=MODEL, with commas. Default: bm25.",
+            "Retrievers of a temporary index of the documents of DATA, if there is no --index: bm25, chars, "
+            "dense=MODEL, sparse=MODEL, late=MODEL, with commas. Default: bm25.",
         ),
     ] = None,
     precision: Precision = None,
     runtime: Runtime = None,
-    language: Language = "english",
+    language: Language = None,
     option: Options = None,
     per_query: Annotated[int, _of_choice("N", "Number of negatives for each query.", min=1)] = 1,
     ranks: Annotated[
@@ -86,7 +90,11 @@ def mine(
     min_score: Annotated[float | None, _of_choice("N", "Lowest score of a negative.")] = None,
     reranker: Annotated[
         str | None,
-        _of_choice("MODEL", "Cross-encoder whose scores are used for the margin, the share and the limits above."),
+        _of_choice(
+            "MODEL",
+            "Cross-encoder, or late=MODEL for a late-interaction model, whose scores are used for the margin, the "
+            "share and the limits above.",
+        ),
     ] = None,
     sampling: Annotated[
         str, _of_choice("NAME", "Choice among the documents that pass: `top` takes the best ranks, `random` takes any.")
@@ -109,11 +117,13 @@ def mine(
     from hybridsearch.training.data import read_training_data
     from hybridsearch.training.negatives.mining import mine_hard_negatives
 
+    check_built(index, retrievers=retrievers, language=language)
     part = read_source({"source": data, "split": split, "columns": columns})
     pairs = read_training_data(part.source, **part.arguments)
     try:
         run = ways(precision, runtime)
-        with _searched(data, split, index, retrievers or "bm25", language, option, run) as search:
+        spec = retrievers or "bm25"
+        with _searched(data, split, index, spec, language or "english", option, run) as search:
             found = mine_hard_negatives(
                 pairs,
                 search,
@@ -124,7 +134,7 @@ def mine(
                 percentage=percentage,
                 max_score=max_score,
                 min_score=min_score,
-                reranker=reranker,
+                reranker=make_reranker(reranker, None, **run),
                 sampling=sampling,  # type: ignore[arg-type]
                 seed=seed,
                 output_format=output_format,  # type: ignore[arg-type]
@@ -159,17 +169,18 @@ def _searched(
     import hybridsearch as hs
     from hybridsearch.encoders.spec import make_encoders
     from hybridsearch.evaluation.datasets import load_one
+    from hybridsearch.training.data import is_retrieval
 
     if index is not None:
         with hs.open(index, backend_options=backend_options(option), **run) as search:
             yield search
         return
-    corpus = load_one(data, split).corpus if Path(data).is_dir() else None
+    corpus = load_one(data, split).corpus if is_retrieval(data) else None
     if corpus is None:
         raise InvalidArgumentError(
             f"{data} has no documents to search: give an index of the documents with --index PLACE."
         )
-    encoders = make_encoders(retrievers, language, **(run if re.search("dense=|sparse=", retrievers) else {}))
+    encoders = make_encoders(retrievers, language, **(run if re.search("dense=|sparse=|late=", retrievers) else {}))
     with hs.HybridSearch(encoders, backend_options=backend_options(option)) as search:
         search.index(corpus)
         yield search

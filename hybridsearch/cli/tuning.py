@@ -8,7 +8,7 @@ from typing import Annotated
 
 from hybridsearch.cli import arguments
 from hybridsearch.cli.app import MEASURING, Verb, app
-from hybridsearch.cli.arguments import of_data, of_index, of_output, opt, split_names, ways
+from hybridsearch.cli.arguments import check_built, of_data, of_index, of_output, opt, split_names, ways
 from hybridsearch.cli.evaluation import DatasetId, DatasetName, ExcludeSelf, Index, KeptWork
 from hybridsearch.cli.sources import check_outputs, going_on_from, open_source, work_folder
 from hybridsearch.cli.terminal import console_on, print_json, print_plain
@@ -31,7 +31,7 @@ def tune(
     ] = None,
     precision: arguments.Precision = None,
     runtime: arguments.Runtime = None,
-    language: arguments.Language = "english",
+    language: arguments.Language = None,
     option: arguments.Options = None,
     split: Annotated[
         str,
@@ -75,8 +75,7 @@ def tune(
     from hybridsearch.evaluation.tuning import tune as tune_fusion
     from hybridsearch.fusion.base import check_file
 
-    if index is not None and retrievers is not None:
-        raise InvalidArgumentError("--index searches an existing index, so nothing is built: leave out --retrievers.")
+    check_built(index, retrievers=retrievers, language=language)
     if index is None and retrievers is None:
         raise InvalidArgumentError(
             "Give two or more retrievers, as in --retrievers bm25,dense=MODEL, or give --index PLACE."
@@ -94,7 +93,7 @@ def tune(
         open_source(
             retrievers or "",
             index,
-            language,
+            language or "english",
             max(map(int, depths)),
             data,
             folder,

@@ -352,6 +352,8 @@ def test_all_of_nanobeir_is_compared_set_by_set(tmp_path: Path) -> None:
         (["--preset", "retrieve-rerank"], "needs --dense MODEL and --reranker MODEL"),
         (["--preset", "retrieve-rerank", "--systems", "bm25"], "--preset chooses the systems"),
         (["--index", "place", "--retrievers", "bm25"], "leave out --retrievers"),
+        (["--index", "place", "--language", "german"], "leave out --language"),
+        (["--rerank-top-k", "5"], "--rerank-top-k needs a reranker"),
         (["--html", "/nowhere/at/all/report.html"], "There is no folder '/nowhere/at/all'"),
         (["--split", "never"], "never"),
         (["--split", "/etc/never"], "a split cannot have this name"),
@@ -382,6 +384,12 @@ def test_a_message_names_options_as_the_command_line_does(message: str, shown: s
     from hybridsearch.cli.app import _with_options
 
     assert _with_options(message, get_command(app).commands["compare"]) == shown  # type: ignore[attr-defined]
+
+
+def test_an_index_that_is_tuned_keeps_its_language(collection: Path) -> None:
+    result = invoke("tune", collection, "--index", "place", "--language", "german")
+    assert result.exit_code == 1
+    assert "leave out --language" in result.stderr
 
 
 def test_models_and_runs_are_not_tuned_together(collection: Path, tmp_path: Path) -> None:

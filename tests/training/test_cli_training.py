@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 import hybridsearch as hs
 from hybridsearch.cli.app import app
+from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.training.data.columns import NAMES
 from hybridsearch.training.losses import explain_losses
 
@@ -446,6 +447,46 @@ def test_a_loss_that_does_not_fit_comes_with_the_table(pairs: Path, tiny_dense: 
 def test_a_file_with_pairs_has_nothing_to_mine_in(pairs: Path, tmp_path: Path) -> None:
     message = error_of("mine", pairs, "--columns", "anchor=q,positive=a", "--output", tmp_path / "out")
     assert "--index PLACE" in message
+
+
+def test_a_folder_with_pairs_has_nothing_to_mine_in(pairs: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "pairs"
+    folder.mkdir()
+    (folder / f"train{pairs.suffix}").write_bytes(pairs.read_bytes())
+    message = error_of("mine", folder, "--columns", "anchor=q,positive=a", "--output", tmp_path / "out")
+    assert "has no documents to search: give an index of the documents with --index PLACE" in message
+
+
+@pytest.mark.parametrize("option", ["--retrievers", "--language"])
+def test_options_of_a_new_index_do_not_go_with_an_index_that_is_mined(
+    option: str, collection: Path, tmp_path: Path
+) -> None:
+    message = error_of("mine", collection, "--index", tmp_path, option, "chars", "--output", tmp_path / "out")
+    assert f"--index searches an existing index, so nothing is built: leave out {option}." in message
+
+
+def test_precision_is_that_of_all_models_that_mine(
+    collection: Path, tiny_late: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Any] = []
+
+    def mined(pairs: Any, search: hs.HybridSearch, reranker: Any, **_: Any) -> None:
+        made.extend([search.retrievers["late"], reranker])
+        raise InvalidArgumentError("seen")
+
+    monkeypatch.setattr("hybridsearch.training.negatives.mining.mine_hard_negatives", mined)
+    options = ["--retrievers", f"late={tiny_late}", "--reranker", f"late={tiny_late}", "--precision", "bf16"]
+    assert "seen" in error_of("mine", collection, *options, "--output", tmp_path / "out")
+    assert ["precision='bf16'" in repr(one) for one in made] == [True, True]
+
+
+def test_nothing_is_mined_or_scored_if_texts_are_trained_on(collection: Path, tmp_path: Path) -> None:
+    for option, value in (("--hard-negatives", "3"), ("--teacher", "hybrid")):
+        message = error_of(
+            "train", "dense", "--unsupervised", collection / "corpus.jsonl", "--loss", "tsdae", option, value,
+            "--model", "m", "--output", tmp_path / "out",
+        )  # fmt: skip
+        assert "On the texts themselves nothing is mined or scored. Leave --hard-negatives and teacher out" in message
 
 
 def test_ranks_are_two_numbers(collection: Path, tmp_path: Path) -> None:

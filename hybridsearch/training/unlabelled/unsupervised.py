@@ -89,7 +89,7 @@ def unsupervised_data(
         generator: Generator of queries, as in `hybridsearch.training.unlabelled.pseudo.pseudo_queries`.
         per_document: Largest number of queries of a document.
         texts: Whether to train on the texts of the documents themselves, by the loss "tsdae". Then queries are made
-            only for dev and test, and nothing is mined or scored.
+            only for dev and test, and nothing is mined or scored, so `teacher` and `hard_negatives` are refused.
         teacher: Teacher that scores the texts, as in `hybridsearch.training.distill.add_teacher_scores`. "hybrid" is a
             search with BM25 and the model, fused by the mean of min-max scores. Then the text that a query was made of
             is left out, and the model learns how the search grades the other texts. None trains on labels only: the
@@ -130,6 +130,11 @@ def unsupervised_data(
     graded = isinstance(teacher, str) and teacher == "hybrid"
     if graded and kinds is None and generator is None:
         kinds = ("sentence", "title", "heading")
+    if texts and (teacher is not None or hard_negatives is not None):
+        raise InvalidArgumentError(
+            "On the texts themselves nothing is mined or scored. Leave hard_negatives and teacher out, or take another "
+            "loss than tsdae (texts=False)."
+        )
     if hard_negatives is None:
         hard_negatives = 5 if graded else 1
     if ranks is None:
