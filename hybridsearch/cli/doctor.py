@@ -149,8 +149,9 @@ def _engines() -> Iterator[Finding]:
             continue
         try:
             importlib.import_module(target.partition(":")[0])
-        except ImportError as error:
-            yield Finding("engine", scheme, False, str(error))
+        except Exception as error:  # the module of another package may raise anything
+            reason = str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
+            yield Finding("engine", scheme, False, reason)
         else:
             clients = ", ".join(f"{name} {_version(name)}" for name in packages.get(scheme, ()))
             yield Finding("engine", scheme, True, f"{target}{f' with {clients}' if clients else ''}")

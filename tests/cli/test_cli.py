@@ -730,6 +730,16 @@ def test_doctor_names_the_extras_and_the_command_for_a_missing_one(monkeypatch: 
     assert "[hnsw]'" in extras["hnsw"].detail
 
 
+def test_doctor_says_which_engine_of_another_package_is_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from hybridsearch.cli import doctor
+
+    (tmp_path / "broken_engine.py").write_text("raise RuntimeError('no licence')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("hybridsearch.registry.registered", lambda kind: {"broken": "broken_engine:Engine"})
+    (engine,) = [finding for finding in doctor.examine().findings if finding.part == "engine"]
+    assert (engine.name, engine.usable, engine.detail) == ("broken", False, "RuntimeError: no licence")
+
+
 @pytest.mark.usefixtures("compiled_loops")
 def test_warmup_and_doctor_say_where_the_compiled_loops_are() -> None:
     made = json.loads(invoke("warmup", "--json").stdout)
