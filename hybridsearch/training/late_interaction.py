@@ -138,6 +138,9 @@ def train_late_interaction(
         finish=merge_adapters if lora is not None and lora.merge else None,
     )
     before = None if family == "language model" else steps.open(model)
+    if before is not None and prompts is not None:
+        before = load_late_interaction(model, trust_remote_code=trust_remote_code)
+        set_prompts(before, prompts)
     return steps.conclude(model, before, steps.open(steps.output), retriever=retriever)
 
 

@@ -18,6 +18,7 @@ from hybridsearch.training.measure.evaluators import build_evaluator, retrieval_
 from hybridsearch.training.models.lora import LoraSettings
 from hybridsearch.training.models.pylate import save_for_pylate
 from hybridsearch.training.runs.run import TrainingResult
+from hybridsearch.training.runs.steps import Steps
 from hybridsearch.training.settings import TrainingSettings
 
 st: Any = pytest.importorskip("sentence_transformers", reason="pip install 'hybridsearch[training]'")
@@ -168,6 +169,18 @@ def test_a_plain_language_model_is_compared_with_the_search_alone(
     assert result.comparison is not None
     assert result.comparison.names == ["retrieval", "after"]
     assert "against retrieval alone" in result.summary.splitlines()[0]
+
+
+def test_a_model_is_compared_with_itself_before_training_with_the_same_prompts(
+    tiny_late: Path, tuples: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(Steps, "fit", lambda *_, **__: None)
+    monkeypatch.setattr(Steps, "conclude", lambda _, base, before, after, **__: seen.append(before))
+    train(tiny_late, tuples, tmp_path / "with", prompts={"query": "ask: "})
+    train(tiny_late, tuples, tmp_path / "without")
+    assert seen[0].prompts["query"] == "ask: "
+    assert seen[1] == tiny_late
 
 
 def test_adapters_and_prompts_are_saved_with_the_model(
