@@ -441,3 +441,8 @@ def test_of_the_languages_of_sts17_english_is_taken(
 def test_a_folder_without_sts_sets_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DatasetNotFoundError, match="none of the STS sets STS12"):
         sts_suite(tmp_path)
+
+
+def test_sts_does_not_measure_late_interaction(tmp_path: Path) -> None:
+    with pytest.raises(InvalidArgumentError, match="The evaluator 'sts' cannot measure a late-interaction model"):
+        sts_suite(tmp_path, "late-interaction")

@@ -126,12 +126,7 @@ def build_evaluator(
             made.append(spec)
             continue
         asked = _parse(spec)
-        fitting = _FITTING.get(asked["type"], (kind,))
-        if kind not in fitting:
-            raise InvalidArgumentError(
-                f"The evaluator {asked['type']!r} cannot measure a {kind} model. It is for {' and '.join(fitting)} "
-                "models."
-            )
+        _check_kind(asked["type"], kind)
         made.extend(_MAKERS[asked["type"]](asked, kind, settings))
     figures = [name for evaluator in made if isinstance(evaluator, Measured | _Mean) for name in evaluator.names]
     if twice := [name for name in figures if figures.count(name) > 1]:
@@ -201,7 +196,7 @@ def sts_suite(
             or STS12.csv, with the columns sentence1, sentence2 and score. Case, hyphens and "benchmark" in the name do
             not matter. Several files of a year, such as STS12/MSRpar.tsv or STS12.MSRpar.tsv, count as one set. None
             takes all nine sets from the hub.
-        kind: Kind of the model: "dense", "sparse", "late-interaction" or "reranker".
+        kind: Kind of the model: "dense", "sparse" or "reranker".
         split: Name of the file in the folder of a set, or of the split on the hub.
         limit: Largest number of pairs of each set. None takes all.
 
@@ -211,8 +206,10 @@ def sts_suite(
     Raises:
         DatasetNotFoundError: The folder has none of the sets, or the hub cannot be reached.
         DocumentError: A row of a file is malformed.
-        InvalidArgumentError: The columns of a file are not those of an STS set.
+        InvalidArgumentError: The columns of a file are not those of an STS set, or all pairs of a set have one score,
+            or the model is of another kind.
     """
+    _check_kind("sts", kind)
     places: Mapping[str, Any] = dict(STS) if source is None else _sts_places(Path(source), split)
     options: dict[str, Any] = {"columns": _STS_COLUMNS, "kind": Kind.SCORED, "split": split, "limit": limit}
     evaluators = []
@@ -397,6 +394,14 @@ def _st_model(kind: ModelKind, name: str | Path) -> Any:
     from hybridsearch.encoders.models import LazyModel
 
     return LazyModel(name, "SparseEncoder" if kind == "sparse" else "SentenceTransformer").get()
+
+
+def _check_kind(type_: str, kind: ModelKind) -> None:
+    fitting = _FITTING.get(type_, (kind,))
+    if kind not in fitting:
+        raise InvalidArgumentError(
+            f"The evaluator {type_!r} cannot measure a {kind} model. It is for {' and '.join(fitting)} models."
+        )
 
 
 def _parse(spec: Any) -> dict[str, Any]:
