@@ -76,7 +76,7 @@ def read_config(path: Path, kind: ModelKind, known: Sequence[str]) -> dict[str, 
     """
     yaml = import_library("yaml", "--config", "PyYAML")
     try:
-        read = yaml.safe_load(path.read_text(encoding="utf-8"))
+        read = yaml.load(path.read_text(encoding="utf-8"), _loader(yaml))
     except OSError as error:
         raise InvalidArgumentError(f"--config {path} cannot be read: {error.strerror}.") from error
     except UnicodeDecodeError as error:
@@ -89,7 +89,14 @@ def read_config(path: Path, kind: ModelKind, known: Sequence[str]) -> dict[str, 
         raise InvalidArgumentError(f"--config {path} is not valid YAML: {str(error) or 'no value'}.") from error
     if not isinstance(read, dict):
         raise InvalidArgumentError(f"--config {path} has no options: write lines such as `epochs: 3`.")
-    options = {str(name).removeprefix("--").replace("-", "_"): value for name, value in read.items()}
+    options: dict[str, Any] = {}
+    for name, value in read.items():
+        option = str(name).removeprefix("--").replace("-", "_")
+        if option in options:
+            raise InvalidArgumentError(
+                f"--config {path} has the option {option.replace('_', '-')!r} twice: give it once."
+            )
+        options[option] = value
     if options.pop("kind", kind) != kind:
         raise InvalidArgumentError(
             f"--config {path} is for `hybridsearch train {read['kind']}`, not for a {kind} model."
@@ -106,6 +113,22 @@ def read_config(path: Path, kind: ModelKind, known: Sequence[str]) -> dict[str, 
     except InvalidArgumentError as error:
         raise InvalidArgumentError(f"In --config {path}: {error}") from error
     return options
+
+
+def _loader(yaml: Any) -> Any:
+    """PyYAML's SafeLoader, which also refuses a key that comes twice. It would take the last value."""
+
+    class Once(yaml.SafeLoader):  # type: ignore[misc]
+        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
+            seen: set[str] = set()
+            for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+                if key.value in seen:
+                    problem = f"{key.value!r:.80} comes twice"
+                    raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+                seen.add(key.value)
+            return super().construct_mapping(node, deep)
+
+    return Once
 
 
 def _check_values(options: Mapping[str, Any]) -> None:
