@@ -21,7 +21,7 @@ from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.evaluation.datasets import Dataset
 from hybridsearch.fusion import ScoreFusion
 from hybridsearch.messages import number_of
-from hybridsearch.readers import read_documents
+from hybridsearch.readers import Table, read_documents
 from hybridsearch.search import HybridSearch
 from hybridsearch.training.data import Kind, TrainingData, normalized
 from hybridsearch.training.data.mined import Format, MiningSummary
@@ -57,7 +57,7 @@ class Unsupervised:
 
 
 def unsupervised_data(
-    corpus: str | Path | Iterable[Document | Mapping[str, Any]],
+    corpus: str | Path | Table | Iterable[Document | Mapping[str, Any]],
     model: str | Path,
     kind: ModelKind,
     *,
