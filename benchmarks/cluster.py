@@ -107,7 +107,7 @@ def measure(
 
 def waiting() -> dict[int, tuple[float, float]]:
     with cluster_of(8) as cluster, tempfile.TemporaryDirectory() as folder:
-        return measure(cluster.address, (8, 1), numbered(256), Waiting(1.25, Path(folder, "log")), 1)
+        return measure(cluster.address, (8, 1), numbered(512), Waiting(1.25, Path(folder, "log")), 1)
 
 
 def with_model(count: int) -> dict[int, tuple[float, float]]:
