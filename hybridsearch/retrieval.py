@@ -305,7 +305,7 @@ class Plan:
         Returns:
             One `Results` for each query, in order.
         """
-        top_k, reranker, timings, chooser = self.top_k, self.reranker, answers.timings, self.selection
+        top_k, reranker, timings, chooser = self.top_k, self.reranker, answers.timings, self.selection.begun()
         rankings = answers.by_query
         by_query: Sequence[Mapping[str, Ranking]] = [chooser.cut(of_query) for of_query in rankings]
         with _timed(timings, "fuse"):

@@ -17,7 +17,17 @@ from hybridsearch.filters import comparable, field_value
 from hybridsearch.fusion.fused import FusedHit
 from hybridsearch.messages import number_of
 from hybridsearch.ranking import Ranking, round_score
-from hybridsearch.rerank import MMR, Boost, Likeness, Recency, blended, boosted, check_boosts, check_diversity
+from hybridsearch.rerank import (
+    MMR,
+    Boost,
+    Likeness,
+    Recency,
+    at_one_moment,
+    blended,
+    boosted,
+    check_boosts,
+    check_diversity,
+)
 
 Similarities = Callable[[Sequence["Candidate"]], NDArray[np.float32]]
 """Function from some candidates to the similarities between them."""
@@ -98,6 +108,10 @@ class Selection:
         if mmr is not None and mmr.retriever is not None and mmr.retriever not in names:
             raise InvalidArgumentError(f"MMR names {shown(mmr.retriever)}, {known}")
         return cls(whole_number("offset", offset, 0), min_score, least, check_boosts(boost), mmr, group_by)
+
+    def begun(self) -> Selection:
+        """The selection of a search that begins now, so that all documents of the search get boosts of one moment."""
+        return replace(self, boosts=at_one_moment(self.boosts)) if self.boosts else self
 
     def depth(self, top_k: int | None, reranked: int) -> int | None:
         """Number of first documents of a fused ranking that must be read. None for all."""

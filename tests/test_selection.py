@@ -95,6 +95,17 @@ def test_without_a_moment_the_age_counts_from_now() -> None:
     assert hs.Recency("published", half_life=dt.timedelta(days=2)).factor(today) == pytest.approx(1.25, abs=1e-3)
 
 
+def test_all_documents_of_a_search_have_their_age_at_one_moment() -> None:
+    boost = hs.Recency("day", "1000y", 1e9)
+    with hs.HybridSearch({"bm25": hs.BM25()}) as search:
+        search.index([{"id": f"{number}", "text": "a wing", "day": "2024-06-30"} for number in range(50)])
+        plan = search.plan(top_k=50, boost=boost)
+        asked = [plan.results(["wing", "a wing"]) for _ in range(2)]
+    first, second = ({hit.boosts[repr(boost)] for results in of for hit in results} for of in asked)
+    assert (len(first), len(second)) == (1, 1)
+    assert min(first) > min(second)  # each search has its own moment
+
+
 def test_fields_boost_by_filter_and_by_number(search: hs.HybridSearch) -> None:
     results = search.search("wing", boost=[hs.FieldBoost({"lang": "en"}, weight=9), hs.FieldBoost("likes", weight=1)])
     assert results.ids[:2] == ["mid", "new"]

@@ -13,6 +13,7 @@ from hybridsearch.rerank.base import text_read as text_read
 from hybridsearch.rerank.boosts import Boost as Boost
 from hybridsearch.rerank.boosts import FieldBoost as FieldBoost
 from hybridsearch.rerank.boosts import Recency as Recency
+from hybridsearch.rerank.boosts import at_one_moment as at_one_moment
 from hybridsearch.rerank.boosts import boosted as boosted
 from hybridsearch.rerank.boosts import check_boosts as check_boosts
 from hybridsearch.rerank.cross_encoder import CrossEncoderReranker as CrossEncoderReranker

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import datetime as dt
 import math
 import re
@@ -75,7 +76,7 @@ class Recency:
         dates = list(_moments(value if isinstance(value, list) else [value]))
         if not dates:
             return 1.0
-        now = dt.datetime.now(dt.UTC) if self.now is None else self.now
+        now = _now() if self.now is None else self.now
         now = now.replace(tzinfo=dt.UTC) if now.tzinfo is None else now
         age = max((now - max(dates)).total_seconds(), 0.0)
         return 1.0 + self.weight * math.pow(0.5, age / self._seconds)
@@ -142,6 +143,17 @@ def boosted(score: float, factor: float) -> float:
     return score * factor if score >= 0 else score / factor
 
 
+def at_one_moment(boosts: Iterable[Boost]) -> tuple[Boost, ...]:
+    """The boosts of one search. Each `Recency` that counts from the present moment counts from the same one."""
+    now, found = _now(), []
+    for boost in boosts:
+        if isinstance(boost, Recency) and boost.now is None:
+            boost = copy.copy(boost)
+            object.__setattr__(boost, "now", now)
+        found.append(boost)
+    return tuple(found)
+
+
 def check_boosts(boost: object) -> tuple[Boost, ...]:
     """The boosts of an argument: None, one boost, or several."""
     boosts = () if boost is None else tuple(boost) if isinstance(boost, list | tuple) else (boost,)
@@ -149,6 +161,10 @@ def check_boosts(boost: object) -> tuple[Boost, ...]:
         if isinstance(one, type) or not isinstance(one, Boost):
             raise InvalidArgumentError(f"A boost is an object such as hs.Recency('published'), not {shown(one)}.")
     return boosts
+
+
+def _now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)
 
 
 def _check_field(name: str, value: object) -> None:
