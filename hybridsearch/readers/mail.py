@@ -7,9 +7,9 @@ import email
 import email.policy
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from email.message import EmailMessage, MIMEPart
-from email.utils import getaddresses
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from hybridsearch.errors import DocumentError
 from hybridsearch.messages import number_of
@@ -17,24 +17,30 @@ from hybridsearch.readers.fields import WholeFileError
 from hybridsearch.readers.html import decoded_bytes, decoded_html, html_content, known_encoding
 from hybridsearch.readers.markdown import Content, squeezed
 
+_TOKEN = re.compile(
+    r'"(?:[^"\\]|\\.)*"|\((?:[^()\\]|\\.|\([^()]*\))*\)|<[^<>,;]*>?|\[[^\[\]]*\]|[^"(<\[,;:]+|.', re.DOTALL
+)
+"""A part of a header with mailboxes: a quoted text, a comment, an address, brackets, other text, or a separator."""
+
+_ESCAPED = re.compile(r"\\(.)", re.DOTALL)
+
 
 def read_eml(raw: bytes, encoding: str | None) -> Content:
     """Read an e-mail. Its text is the plain text, or else the HTML, and then that of the e-mails that are attached.
 
     Other attachments are named, and not read.
     """
-    raw, unsure = _with_utf8_header(raw, encoding)
-    message = email.message_from_bytes(raw, policy=email.policy.default)
+    message, unsure = _parsed(raw, encoding)
     if not message.keys():
         raise DocumentError("it is not an e-mail, because it has no header.")
     texts, names, guessed = _parts(message, encoding)
     guessed = list(dict.fromkeys([*unsure, *guessed]))
     metadata: dict[str, Any] = {}
     for name in ("from", "to", "cc"):
-        people = getaddresses([str(value) for value in message.get_all(name, [])])
+        people = list(_people(message, name))
         addresses = [address for _, address in people if address]
         if name == "from" and people:
-            metadata |= {"from": addresses[0] if addresses else "", "from_name": people[0][0]}
+            metadata |= {"from": people[0][1], "from_name": people[0][0]}
         elif addresses:
             metadata[name] = addresses
     if (date := _date(message)) is not None:
@@ -76,15 +82,97 @@ def messages(file: IO[bytes], most: int) -> Iterator[bytes]:
         yield b"".join(lines)
 
 
-def _with_utf8_header(raw: bytes, encoding: str | None) -> tuple[bytes, list[str]]:
-    """The e-mail with its header in UTF-8, and a note if the encoding was guessed. Python would replace other bytes."""
-    end = found.start() if (found := re.search(rb"\r?\n\r?\n", raw)) else len(raw)
-    try:
-        raw[:end].decode()
-    except UnicodeDecodeError:
-        header, guessed = decoded_bytes(raw[:end], encoding)
-        return header.encode() + raw[end:], guessed
-    return raw, []
+if TYPE_CHECKING:
+    _EmailPolicy = email.policy.EmailPolicy[EmailMessage]
+else:
+    _EmailPolicy = email.policy.EmailPolicy
+
+
+class _Policy(_EmailPolicy):
+    """Reads headers that are neither ASCII nor UTF-8, also those of parts. Python would replace their bytes.
+
+    Args:
+        encoding: Encoding of such headers. None guesses it.
+
+    Attributes:
+        notes: The notes on guessed encodings.
+    """
+
+    encoding: str | None
+    notes: list[str]
+
+    def __init__(self, encoding: str | None) -> None:
+        super().__init__(message_factory=EmailMessage)
+        object.__setattr__(self, "encoding", encoding)  # a policy refuses other ways
+        object.__setattr__(self, "notes", [])
+
+    def header_source_parse(self, sourcelines: list[str]) -> tuple[str, str]:
+        name, value = super().header_source_parse(sourcelines)
+        if value.isascii():
+            return name, value
+        raw = value.encode("ascii", "surrogateescape")
+        try:
+            return name, raw.decode()
+        except UnicodeDecodeError:
+            text, notes = decoded_bytes(raw, self.encoding)
+            self.notes.extend(notes)
+            return name, text
+
+
+def _parsed(raw: bytes, encoding: str | None) -> tuple[EmailMessage, list[str]]:
+    """The e-mail, and notes on headers whose encoding was guessed. Most headers have the encoding of the text."""
+    policy = _Policy(encoding)
+    message = email.message_from_bytes(raw, policy=policy)
+    charsets = (known_encoding(part.get_content_charset() or "") for part in message.walk()) if policy.notes else ()
+    if (charset := next(filter(None, charsets), None)) is not None:
+        with suppress(DocumentError):
+            return _parsed(raw, charset)
+    return message, policy.notes
+
+
+def _people(message: EmailMessage, name: str) -> Iterator[tuple[str, str]]:
+    """The names and the addresses in a header. A comma may stand in a name without quotes, because addresses have @."""
+    values = [str(value) for header, value in message.raw_items() if header.lower() == name]
+    before: list[str] = []  # the parts of a name before a comma
+    for text, address, comment, end in _mailboxes(", ".join(values)):
+        if address:
+            yield ", ".join([*before, text]), address
+            before = []
+        elif comment or "@" in text:
+            yield from (_alone(part) for part in before)
+            yield comment, text
+            before = []
+        elif end == ":":  # the name of a group
+            before = []
+        elif text:
+            before.append(text)
+    yield from (_alone(part) for part in before)
+
+
+def _alone(text: str) -> tuple[str, str]:
+    """The name and the address of a mailbox that is a text without @. A single word is the address of a local user."""
+    return (text, "") if " " in text else ("", text)
+
+
+def _mailboxes(header: str) -> Iterator[tuple[str, str, str, str]]:
+    """The text, the address in angle brackets, the comment and the end of each part of a header with mailboxes."""
+    text, address, comment = "", "", ""
+    for found in _TOKEN.finditer(header + ","):
+        token = found[0]
+        if token in (",", ";", ":"):
+            yield _decoded(text), "".join(address[1:].rstrip(">").split()), _decoded(comment), token
+            text, address, comment = "", "", ""
+        elif token[0] == "<":
+            address = token
+        elif token[0] == "(":
+            comment = _ESCAPED.sub(r"\1", token[1:-1])
+        else:
+            text += _ESCAPED.sub(r"\1", token[1:-1]) if token[0] == '"' and len(token) > 1 else token
+
+
+def _decoded(text: str) -> str:
+    """A text of a header without encoded words."""
+    return squeezed(str(email.policy.default.header_factory("subject", text)))
 
 
 def _parts(message: EmailMessage, encoding: str | None) -> tuple[list[str], list[str], list[str]]:
@@ -92,32 +180,47 @@ def _parts(message: EmailMessage, encoding: str | None) -> tuple[list[str], list
     texts: list[str] = []
     names: list[str] = []
     guessed: list[str] = []
-    for kind in ("plain", "html"):
-        body = message.get_body((kind,))
-        text, guessed = _text(body, encoding) if body is not None else ("", [])
-        if text.strip():
-            texts.append(text)
-            break
-    is_forwarded = message.get_content_type() == "message/rfc822"
-    for part in [message] if is_forwarded else message.iter_attachments() if message.is_multipart() else ():
-        inner = part.get_payload()
-        if (
+    body = message.get_body(("plain", "html"))
+
+    def read(part: MIMEPart, needed: bool) -> bool:
+        """Read a part, and its text if it is needed. Return whether it had a text."""
+        inner, before = part.get_payload(), len(texts)
+        if part.get_content_maintype() == "multipart":
+            parts = list(part.iter_parts())
+            if part.get_content_subtype() == "alternative":  # one text in several formats
+                for one in sorted(parts, key=_kind):
+                    needed = not read(one, needed) and needed
+            else:
+                for one in parts:
+                    read(one, needed)
+        elif (
             part.get_content_type() == "message/rfc822"
             and isinstance(inner, list)
             and isinstance(inner[0], EmailMessage)
         ):
             more, unread, notes = _parts(inner[0], encoding)
             title = _subject(inner[0])
-            texts += [f"## {title}", *more] if title else more
-            names += unread
-            guessed += notes
-        elif part.get_content_maintype() == "text" and not part.is_attachment() and not part.get_filename():
-            text, notes = _text(part, encoding)  # a mail program divides a text where a picture stands in it
-            texts += [text] if text.strip() else []
-            guessed += notes
-        else:
+            texts.extend([f"## {title}", *more] if title else more)
+            names.extend(unread)
+            guessed.extend(notes)
+        elif part is not body and (
+            part.get_content_maintype() != "text" or part.is_attachment() or part.get_filename()
+        ):
             names.append(_name(part))
+        elif needed:
+            text, notes = _text(part, encoding)
+            texts.extend([text] if text.strip() else [])
+            guessed.extend(notes)
+        return len(texts) > before
+
+    read(message, True)
     return texts, names, guessed
+
+
+def _kind(part: MIMEPart) -> int:
+    """The place of a format among alternatives: plain text, then HTML, then others."""
+    kinds = {one.get_content_type() for one in part.walk()}
+    return 0 if part.get_content_type() == "text/plain" else 1 if "text/html" in kinds else 2
 
 
 def _text(part: MIMEPart, encoding: str | None) -> tuple[str, list[str]]:

@@ -145,13 +145,16 @@ def boosted(score: float, factor: float) -> float:
 
 def at_one_moment(boosts: Iterable[Boost]) -> tuple[Boost, ...]:
     """The boosts of one search. Each `Recency` that counts from the present moment counts from the same one."""
-    now, found = _now(), []
-    for boost in boosts:
-        if isinstance(boost, Recency) and boost.now is None:
-            boost = copy.copy(boost)
-            object.__setattr__(boost, "now", now)
-        found.append(boost)
-    return tuple(found)
+    now = _now()
+
+    def bound(boost: Boost) -> Boost:
+        if not isinstance(boost, Recency) or boost.now is not None:
+            return boost
+        copied = copy.copy(boost)
+        object.__setattr__(copied, "now", now)
+        return copied
+
+    return tuple(map(bound, boosts))
 
 
 def check_boosts(boost: object) -> tuple[Boost, ...]:

@@ -603,6 +603,45 @@ def test_a_header_that_is_not_ascii_is_read_as_the_text_is(encoding: str, told: 
     assert content.unread == unread
 
 
+def test_headers_have_the_encoding_of_the_text_also_those_of_parts() -> None:
+    raw = (
+        "From: Иван <a@example.org>\nContent-Type: multipart/mixed; boundary=x\n\n"
+        "--x\nContent-Type: text/plain; charset=koi8-r\n\nТекст.\n"
+        '--x\nContent-Type: application/pdf\nContent-Disposition: attachment; filename="насос.pdf"\n\n\n'
+        "--x\nContent-Type: message/rfc822\n\nSubject: Заказ\nContent-Type: text/plain; charset=koi8-r\n\nДва.\n--x--\n"
+    ).encode("koi8-r")
+    content = read_eml(raw, None)
+    assert content.text == "Текст.\n\n## Заказ\n\nДва."
+    assert content.metadata == {"from": "a@example.org", "from_name": "Иван", "attachments": ["насос.pdf"]}
+    assert content.unread == ["has 1 attachment that is not read"]
+
+
+@pytest.mark.parametrize(
+    ("header", "name", "addresses"),
+    [
+        ("Lee, Ann <a@x.org>", "Lee, Ann", ["a@x.org"]),
+        ('"Lee, Ann" <a@x.org>, Poe, Dr. Bob <b@x.org>', "Lee, Ann", ["a@x.org", "b@x.org"]),
+        ("Ann Lee [Sales] <a@x.org>", "Ann Lee [Sales]", ["a@x.org"]),
+        ("Ann @ Sales <a@x.org>", "Ann @ Sales", ["a@x.org"]),
+        ("Ann Lee (Sales, (North)) <a@x.org>", "Ann Lee", ["a@x.org"]),
+        ("a@x.org (Lee, Ann)", "Lee, Ann", ["a@x.org"]),
+        ('"Ann \\"A\\" Lee" <a@x.org>', 'Ann "A" Lee', ["a@x.org"]),
+        ("=?utf-8?q?L=C3=A9e=2C?= Ann <a@x.org>", "Lée, Ann", ["a@x.org"]),
+        ('"=?utf-8?q?L=C3=A9e?=" <a@x.org>', "Lée", ["a@x.org"]),
+        ("Ann\n Lee <a@x.org>,\n b@x.org", "Ann Lee", ["a@x.org", "b@x.org"]),
+        ("Sales: a@x.org, Bob <b@x.org>;", "", ["a@x.org", "b@x.org"]),
+        ("a@x.org; b@x.org", "", ["a@x.org", "b@x.org"]),
+        ("Ann Lee <a@x.org", "Ann Lee", ["a@x.org"]),
+        ("root", "", ["root"]),
+        ("Ann Lee", "Ann Lee", []),
+    ],
+)
+def test_people_have_the_names_and_addresses_of_the_header(header: str, name: str, addresses: list[str]) -> None:
+    found = read_eml(f"From: {header}\nTo: {header}\n\nText.".encode(), None).metadata
+    assert (found["from_name"], found["from"]) == (name, (addresses or [""])[0])
+    assert found.get("to", []) == addresses
+
+
 def test_a_date_that_cannot_be_read_is_noted() -> None:
     for date, unread in (("2024-03-01", ["has a date that cannot be read (2024-03-01)"]), ("", [])):
         content = read_eml(f"From: a@example.org\nDate: {date}\n\nText.".encode(), None)
@@ -652,6 +691,25 @@ def test_the_whole_of_an_email_is_read(tmp_path: Path) -> None:
     assert read_eml(bytes(blank), None).text == "Seen"
     forwarded = b"Subject: Fwd\nContent-Type: message/rfc822\n\nSubject: Order\n\nTwo pumps."
     assert read_eml(forwarded, None).text == "## Order\n\nTwo pumps."
+
+
+def test_all_texts_and_attachments_of_nested_parts_are_found() -> None:
+    kinds = {"plain": "text/plain\n\nPlain.\n", "html": "text/html\n\n<p>Html.\n"}
+    kinds["pdf"] = "application/pdf\nContent-Disposition: attachment; filename=a.pdf\n\n\n"
+    kinds["sig"] = "application/pgp-signature; name=a.asc\n\n\n"
+
+    def multipart(kind: str, *parts: str) -> str:
+        inner = "".join(f"--{kind}\nContent-Type: {kinds.get(part, part)}" for part in parts)
+        return f"multipart/{kind}; boundary={kind}\n\n{inner}--{kind}--\n"
+
+    for raw, text, names in (
+        (multipart("signed", multipart("mixed", "plain", "pdf"), "sig"), "Plain.", ["a.pdf", "a.asc"]),
+        (multipart("alternative", "plain", multipart("mixed", "html", "pdf")), "Plain.", ["a.pdf"]),
+        (multipart("mixed", multipart("signed", "plain", "sig"), "html"), "Plain.\n\nHtml.", ["a.asc"]),
+        (kinds["pdf"], "", ["a.pdf"]),
+    ):
+        content = read_eml(f"Subject: a\nContent-Type: {raw}".encode(), None)
+        assert (content.text, content.metadata["attachments"]) == (text, names)
 
 
 def test_each_message_of_a_mailbox_is_a_document(tmp_path: Path) -> None:
