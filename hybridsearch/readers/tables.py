@@ -332,18 +332,14 @@ def _columns(file: IO[bytes], fields: Fields, delimiters: str, quoting: Literal[
 
 
 def _with_decimals(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """The batch with float16 and float32 as float64 with the same short decimals: 4.99, not 4.989999771118164.
+    """The batch with float32, also in lists and mappings, as float64 with the same short decimals.
 
-    Numbers in lists and mappings are converted, too, except float16.
+    So 4.99 does not become 4.989999771118164. `_finished` does the same for types that Arrow cannot convert.
     """
     import pyarrow as pa
 
     def longer(column: pa.Array[Any]) -> pa.Array[Any]:
         kind = column.type
-        if kind == pa.float16():
-            return pa.array(
-                [None if v is None else float(str(np.float16(v))) for v in column.to_pylist()], pa.float64()
-            )
         if "float" in str(kind) and (texts := _without_float32(kind, pa.string())) != kind:
             return column.cast(texts).cast(_without_float32(kind, pa.float64()))
         return column
@@ -372,8 +368,8 @@ def _without_float32(kind: Any, other: Any) -> Any:
     return kind
 
 
-def _with_mappings(value: Any, kind: Any) -> Any:
-    """The value with mappings in place of the pairs that Arrow gives for maps, if their keys are strings.
+def _finished(value: Any, kind: Any) -> Any:
+    """The value with short decimals, and with mappings in place of the pairs of maps whose keys are strings.
 
     Raises:
         ValueError: A map has a key twice.
@@ -382,18 +378,26 @@ def _with_mappings(value: Any, kind: Any) -> Any:
 
     if value is None:
         return None
+    if kind in (pa.float16(), pa.float32()):
+        return float(str((np.float16 if kind == pa.float16() else np.float32)(value)))
     if pa.types.is_map(kind):
-        pairs = [(key, _with_mappings(item, kind.item_type)) for key, item in value]
+        pairs = [(key, _finished(item, kind.item_type)) for key, item in value]
         if not (pa.types.is_string(kind.key_type) or pa.types.is_large_string(kind.key_type)):
             return pairs
         if len(dict(pairs)) < len(pairs):
             raise ValueError("a map has a key twice")
         return dict(pairs)
+    if pa.types.is_dictionary(kind) or pa.types.is_run_end_encoded(kind):
+        return _finished(value, kind.value_type)
     if pa.types.is_struct(kind):
-        return {name: _with_mappings(item, kind.field(name).type) for name, item in value.items()}
+        return {name: _finished(item, kind.field(name).type) for name, item in value.items()}
     if isinstance(value, list):
-        return [_with_mappings(item, kind.value_type) for item in value]
+        return [_finished(item, kind.value_type) for item in value]
     return value
+
+
+_UNFINISHED = ("map<", "halffloat", "list_view<", "values=float", "values: float")
+"""Parts of the names of types whose values `_finished` changes."""
 
 
 def _arrow_records(batch: pa.RecordBatch) -> Iterator[Record]:
@@ -401,9 +405,9 @@ def _arrow_records(batch: pa.RecordBatch) -> Iterator[Record]:
     try:
         records = _with_decimals(batch).to_pylist()
         for field in batch.schema:
-            if "map<" in str(field.type):
+            if any(name in str(field.type) for name in _UNFINISHED):
                 for record in records:
-                    record[field.name] = _with_mappings(record[field.name], field.type)
+                    record[field.name] = _finished(record[field.name], field.type)
     except broken as error:
         if batch.num_rows == 1:
             yield DocumentError(f"it holds a value that cannot be read ({error}).")

@@ -647,21 +647,28 @@ def test_maps_of_parquet_are_mappings(tmp_path: Path) -> None:
         ]
 
 
-def test_float32_in_lists_and_mappings_keeps_its_decimals() -> None:
-    number = pa.float32()
+@pytest.mark.parametrize("number", [np.float16, np.float32])
+def test_short_numbers_in_lists_and_mappings_keep_their_decimals(number: type[np.floating]) -> None:
+    kind, price, tenth = pa.from_numpy_dtype(number), number(4.99), number(0.1)
     table = pa.table(
         {
             "id": ["1", "2"],
             "text": ["t"] * 2,
-            "list": pa.array([[4.99, None], None], pa.list_(number)),
-            "large": pa.array([[0.1], []], pa.large_list(number)),
-            "pair": pa.array([[0.1, 0.2], None], pa.list_(number, 2)),
-            "deep": pa.array([{"a": [0.1], "b": 1}, None], pa.struct([("a", pa.list_(number)), ("b", pa.int64())])),
+            "list": pa.array([[price, None], None], pa.list_(kind)),
+            "large": pa.array([[tenth], []], pa.large_list(kind)),
+            "view": pa.array([[tenth], None], pa.list_view(kind)),
+            "pair": pa.array([[tenth, price], None], pa.list_(kind, 2)),
+            "deep": pa.array([{"a": [tenth], "b": 1}, None], pa.struct([("a", pa.list_(kind)), ("b", pa.int64())])),
+            "map": pa.array([[("a", [price])], None], pa.map_(pa.string(), pa.list_(kind))),
+            "category": pa.DictionaryArray.from_arrays(pa.array([0, None], pa.int8()), pa.array([price], kind)),
         }
     )
     first, second = [document.metadata for document in read_documents(table)]
-    assert first == {"list": [4.99, None], "large": [0.1], "pair": [0.1, 0.2], "deep": {"a": [0.1], "b": 1}}
-    assert second == {"list": None, "large": [], "pair": None, "deep": None}
+    assert first == {
+        "list": [4.99, None], "large": [0.1], "view": [0.1], "pair": [0.1, 4.99], "deep": {"a": [0.1], "b": 1},
+        "map": {"a": [4.99]}, "category": 4.99,
+    }  # fmt: skip
+    assert second == dict.fromkeys(first) | {"large": []}
 
 
 def test_bad_rows_of_parquet_are_named_and_can_be_skipped(tmp_path: Path) -> None:
