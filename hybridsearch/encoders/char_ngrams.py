@@ -49,7 +49,8 @@ class CharNGrams:
     """
 
     def __init__(self, n: int = 4, *, k1: float = 2.0, b: float = 0.75) -> None:
-        if whole_number("n", n, 2) > 8:
+        n = whole_number("n", n, 2)
+        if n > 8:
             raise InvalidArgumentError(f"n is a number of characters from 2 to 8, not {n}.")
         self.weighting = BM25Weighting("lucene", k1, b)
         self._arguments: dict[str, Any] = {"n": n, "k1": float(k1), "b": float(b)}

@@ -95,7 +95,9 @@ def read_fields(document: Document, names: Sequence[str]) -> list[str]:
     """
     fields: Mapping[str, Any] = {}
     if document.metadata and any(name.startswith("metadata.") for name in names):
-        fields = fields_of(document)
+        fields = fields_of(document)  # without "id", which stands for the document's own id in filters
+        if "id" in document.metadata:
+            fields = {**fields, "id": document.metadata["id"]}
     return [_read(document, fields, name) for name in names]
 
 

@@ -24,6 +24,9 @@ _INLINE = {
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 _HIDDEN = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.IGNORECASE)
 _DECLARED = re.compile(rb"""<meta[^>]{0,200}?charset\s*=\s*["']?\s*([\w:-]{1,40})""", re.IGNORECASE)
+_XML = re.compile(
+    rb"""\s*<\?xml\s[^>]{0,200}?encoding\s*=\s*["']([\w:-]{1,40})"""
+)  # counts if nothing else is declared
 _END = re.compile(r"</(?:body|html)\s*>", re.IGNORECASE)  # browsers show what comes after it, and libxml2 drops it
 _DEEPEST = 200  # levels that are converted one by one; what is nested more deeply becomes plain text
 _WIDEST = 1000  # cells that one cell may span
@@ -37,12 +40,16 @@ def read_html(raw: bytes, encoding: str | None) -> Content:
 
 def html_content(text: str) -> Content:
     """The content of a page of HTML."""
-    from lxml import html
+    from lxml import etree, html
 
     if not text.strip():
         return Content("")
     parser = html.HTMLParser(encoding="utf-8", huge_tree=True, remove_comments=True, remove_pis=True)
-    root = html.document_fromstring(_END.sub("", text).encode("utf-8", "replace"), parser=parser, ensure_head_body=True)
+    raw = _END.sub("", text).encode("utf-8", "replace")
+    try:
+        root = html.document_fromstring(raw, parser=parser, ensure_head_body=True)
+    except etree.ParserError:  # it holds comments only
+        return Content("")
     if any("depth" in error.message for error in parser.error_log):
         raise DocumentError("its elements are nested too deeply.")
     found = _Blocks()
@@ -65,7 +72,7 @@ def decoded_html(raw: bytes, encoding: str | None) -> tuple[str, list[str]]:
     """
     marks = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
     marked = next((name for mark, name in marks.items() if raw.startswith(mark)), None)
-    declared = _DECLARED.search(raw[:4096])
+    declared = _DECLARED.search(raw[:4096]) or _XML.match(raw)
     return decoded_bytes(raw, encoding or marked or (known_encoding(declared[1].decode()) if declared else None))
 
 

@@ -105,7 +105,7 @@ def test_servers_rank_as_the_embedded_engine_does(engine: str, lucene_names: Cal
 
 
 def test_the_encoder_comes_back_from_json_and_from_pickle() -> None:
-    encoder = hs.CharNGrams(3, k1=1.0, b=0.5)
+    encoder = hs.CharNGrams(np.int64(3), k1=1.0, b=0.5)
     schema = encoder.schema()
     assert schema.kind == "lexical"
     for copy in (make_encoder(json.loads(json.dumps(schema.encoder))), pickle.loads(pickle.dumps(encoder))):  # noqa: S301

@@ -33,6 +33,7 @@ DOCUMENT = hs.Document(
         "a.b": "dotted",
         "parts": [{"name": "spar"}, {"name": "rib"}],
         "große": "umlaut",
+        "id": "AB-12",
     },
 )
 
@@ -55,6 +56,7 @@ DOCUMENT = hs.Document(
         ("metadata.a.b", "dotted"),
         ("metadata.parts", "spar, rib"),
         ("metadata.große", "umlaut"),
+        ("metadata.id", "AB-12"),
     ],
 )
 def test_a_field_is_read_as_text(field: str, read: str) -> None:

@@ -506,6 +506,8 @@ def test_html_becomes_markdown(html: str, text: str) -> None:
         ("<title>Größe</title>é".encode(), None),
         ("<title>Größe</title>é".encode("cp1252"), None),
         ('<meta charset="iso-8859-15"><title>Größe</title>é'.encode("iso-8859-15"), None),
+        ('<?xml version="1.0" encoding="cp437"?><title>Größe</title>é'.encode("cp437"), None),
+        ('<?xml version="1.0" encoding="utf-8"?><meta charset="cp1252"><title>Größe</title>é'.encode("cp1252"), None),
         ("<title>Größe</title>é".encode("utf-16"), None),
         ("\ufeff<title>Größe</title>é".encode(), None),
         ("<title>Größe</title>é".encode("cp437"), "cp437"),
@@ -514,6 +516,11 @@ def test_html_becomes_markdown(html: str, text: str) -> None:
 def test_html_is_read_in_its_encoding(raw: bytes, told: str | None) -> None:
     content = read_html(raw, told)
     assert (content.title, content.text) == ("Größe", "é")
+
+
+def test_html_of_comments_only_has_no_text() -> None:
+    assert read_html(b"<!-- nothing -->", None).text == ""
+    assert read_eml(b"Subject: a\nContent-Type: text/html\n\n<!-- nothing -->", None).title == "a"
 
 
 def test_an_encoding_that_is_guessed_is_said(tmp_path: Path) -> None:
