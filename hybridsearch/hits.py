@@ -90,7 +90,8 @@ class Explanation:
         fused_rank: Rank by fused score, from 1. None if no retriever has the document in its ranking.
         fused_score: Score after fusion. None if no retriever has the document in its ranking.
         reranker_score: Score that the reranker gave. None if the document was not reranked.
-        rank: Final rank, from 1. None if no retriever has the document in its ranking.
+        rank: Final rank, from 1. None if no retriever has the document in its ranking, or if a least score or a better
+            document of its group leaves it out.
         blend: Weight of the fused score in the score after reranking. 0 if the reranker's score decides alone.
         matches: Token of the document that is most similar to each token of the query, for a late-interaction reranker.
             Empty without one, and if the document was not reranked.
@@ -161,6 +162,8 @@ class Explanation:
     def _lines(self) -> Iterator[str]:
         if self.fused_rank is None:
             yield f"{self.id}: no retriever has it among its candidates for {self.query!r}"
+        elif self.rank is None:
+            yield f"{self.id}: left out by a least score, or by a better document of its group"
         elif self.reranker_score is not None:
             blended = f", blended with {self.blend:g} of the fused score" if self.blend else ""
             yield f"{self.id}: rank {self.rank} by reranker score {self.reranker_score:.4f}{blended}"

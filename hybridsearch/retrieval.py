@@ -369,9 +369,13 @@ class Plan:
             The explanation.
         """
         answers = self.ask([query])
-        for hit in replace(self, top_k=None).merge([query], answers)[0]:
-            if hit.id == document.id:
-                return hit.explain()
+        whole = replace(self.selection, offset=0)
+        unlimited = replace(whole, min_score=None, least={}, group_by=None)
+        for selection in [whole] if whole == unlimited else [whole, unlimited]:
+            for hit in replace(self, top_k=None, selection=selection).merge([query], answers)[0]:
+                if hit.id == document.id:
+                    explanation = hit.explain()
+                    return explanation if selection is whole else replace(explanation, rank=None)
         requests = {name: of[0] for name, of in answers.requests.items()}
         found = all_matched_terms(self.backend, requests, {name: [document.id] for name in requests})
         tokens = {name: matched_tokens(self.encoder(name), query, document) for name in requests}

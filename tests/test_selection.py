@@ -187,6 +187,18 @@ def test_a_retriever_does_not_find_what_is_below_its_least_score(search: hs.Hybr
     assert none.notes == (f"bm25: no document reaches the min_score 99: the highest score is {highest:.4g}.",)
 
 
+@pytest.mark.parametrize("limit", [{"min_score": {"bm25": 99}}, {"min_score": 99}, {"group_by": "site"}])
+def test_a_plan_explains_documents_that_are_no_hits(search: hs.HybridSearch, limit: dict[str, Any]) -> None:
+    first = search.search("wing flow")[0].document
+    assert search.plan(1, offset=1).explain("wing flow", first).rank == 1
+    plan = search.plan(10, **limit)
+    hits = plan.results(["wing flow"])[0].ids
+    left_out = next(document for document in (DOCUMENTS[0], DOCUMENTS[2]) if document.id not in hits)
+    explanation = plan.explain("wing flow", left_out)
+    assert (explanation.rank, list(explanation.retrievers)) == (None, ["bm25"])
+    assert str(explanation).startswith(f"{left_out.id}: left out by a least score, or by a better document of its")
+
+
 # Groups
 
 
