@@ -9,7 +9,7 @@ import zipfile
 from collections.abc import Iterator
 from decimal import Decimal
 from itertools import zip_longest
-from typing import Any
+from typing import Any, NamedTuple
 
 from hybridsearch.errors import DocumentError
 from hybridsearch.messages import number_of
@@ -149,6 +149,15 @@ def _parsed(xml: bytes) -> Any:
     return etree.fromstring(xml, etree.XMLParser(resolve_entities=False, no_network=True))
 
 
+class _Level(NamedTuple):
+    """How the items of a list are numbered at one level."""
+
+    format: str
+    sequence: str  # lists of one sequence share their numbers
+    start: int
+    begins_anew: bool  # whether the list begins with `start`, although its sequence has begun
+
+
 class _Word:
     """Converts the body of a Word file."""
 
@@ -156,8 +165,9 @@ class _Word:
         self._body = document.element.body
         self._part = document.part
         self._styles = {style.style_id: style for style in document.styles if hasattr(type(style), "base_style")}
-        self._formats = self._list_formats()
-        self._numbers: dict[tuple[str, int], int] = {}
+        self._levels = self._list_levels()
+        self._numbers: dict[tuple[str, int], int] = {}  # the last number, by sequence and level
+        self._begun: set[tuple[str, int]] = set()  # lists that begin anew, and have begun
         self._boxes: list[Any] = []
 
     def blocks(self) -> list[str]:
@@ -240,27 +250,41 @@ class _Word:
 
     def _mark(self, number: str, level: int) -> str:
         """The mark of an item: a dash, or its number."""
-        if self._formats.get((number, level), "bullet") in ("bullet", "none"):
+        found = self._levels.get((number, level))
+        if found is None or found.format in ("bullet", "none"):
             return "-"
-        for deeper in [key for key in self._numbers if key[0] == number and key[1] > level]:
+        for deeper in [key for key in self._numbers if key[0] == found.sequence and key[1] > level]:
             del self._numbers[deeper]
-        count = self._numbers[number, level] = self._numbers.get((number, level), 0) + 1
-        return f"{count}."
+        place = found.sequence, level
+        if found.begins_anew and (number, level) not in self._begun:
+            self._begun.add((number, level))
+            self._numbers.pop(place, None)
+        self._numbers[place] = self._numbers.get(place, found.start - 1) + 1
+        return f"{self._numbers[place]}."
 
-    def _list_formats(self) -> dict[tuple[str, int], str]:
-        """The format of numbers, by list and level."""
-        found: dict[tuple[str, int], str] = {}
+    def _list_levels(self) -> dict[tuple[str, int], _Level]:
+        """How items are numbered, by list and level."""
+        found: dict[tuple[str, int], _Level] = {}
         root = next(self._related("numbering"), None)
         if root is None:
             return found
         abstract = {one.get(f"{_WORD}abstractNumId"): one for one in root.iter(f"{_WORD}abstractNum")}
         for one in root.iter(f"{_WORD}num"):
             named = one.find(f"{_WORD}abstractNumId")
-            levels = abstract.get(named.get(f"{_WORD}val")) if named is not None else None
-            for level in levels.iter(f"{_WORD}lvl") if levels is not None else ():
-                format = level.find(f"{_WORD}numFmt")
-                key = one.get(f"{_WORD}numId"), int(level.get(f"{_WORD}ilvl"))
-                found[key] = "bullet" if format is None else format.get(f"{_WORD}val")
+            sequence = "" if named is None else named.get(f"{_WORD}val")
+            starts = {
+                override.get(f"{_WORD}ilvl"): override.find(f"{_WORD}startOverride")
+                for override in one.iter(f"{_WORD}lvlOverride")
+            }
+            for level in abstract[sequence].iter(f"{_WORD}lvl") if sequence in abstract else ():
+                format, anew = level.find(f"{_WORD}numFmt"), starts.get(level.get(f"{_WORD}ilvl"))
+                start = level.find(f"{_WORD}start") if anew is None else anew
+                found[one.get(f"{_WORD}numId"), int(level.get(f"{_WORD}ilvl"))] = _Level(
+                    "bullet" if format is None else format.get(f"{_WORD}val"),
+                    sequence,
+                    1 if start is None else int(start.get(f"{_WORD}val")),
+                    anew is not None,
+                )
         return found
 
     def _table(self, element: Any) -> Iterator[tuple[str, int | None]]:

@@ -277,6 +277,29 @@ def test_word_keeps_insertions_fields_and_text_boxes_and_leaves_out_deletions() 
     assert office.read_docx(saved(document)).text == "Kept inserted field\n\nBoxed"
 
 
+def test_lists_of_word_have_the_numbers_that_word_shows() -> None:
+    """A list goes on after another one of its kind, unless it begins anew."""
+    names = 'xmlns:w="http://schemas.openxmlformats.org/wordprocessingml/2006/main"'
+    anew = '<w:lvlOverride w:ilvl="0"><w:startOverride w:val="7"/></w:lvlOverride>'
+    levels = "".join(
+        f'<w:lvl w:ilvl="{level}"><w:start w:val="{start}"/><w:numFmt w:val="decimal"/></w:lvl>'
+        for level, start in enumerate((3, 1))
+    )
+    document = docx.Document()
+    for xml in (
+        f'<w:abstractNum {names} w:abstractNumId="99">{levels}</w:abstractNum>',
+        *(
+            f'<w:num {names} w:numId="{number}"><w:abstractNumId w:val="99"/>{override}</w:num>'
+            for number, override in ((91, ""), (92, ""), (93, anew))
+        ),
+    ):
+        document.part.numbering_part.element.append(docx.oxml.parse_xml(xml))
+    for number, level in ((91, 0), (91, 1), (91, 0), (91, 1), (92, 0), (93, 0), (93, 0)):
+        xml = f'<w:numPr {names}><w:ilvl w:val="{level}"/><w:numId w:val="{number}"/></w:numPr>'
+        document.add_paragraph("x")._p.get_or_add_pPr().append(docx.oxml.parse_xml(xml))
+    assert office.read_docx(saved(document)).text == "3. x\n  1. x\n4. x\n  1. x\n5. x\n7. x\n8. x"
+
+
 def test_heads_and_feet_of_word_are_read_once_and_comments_are_noted(tmp_path: Path) -> None:
     document = docx.Document()
     for _ in range(2):
