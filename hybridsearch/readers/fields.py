@@ -137,7 +137,7 @@ class Fields:
         if id_field is None and not self.auto_id:
             raise self.without_id(columns)
         unknown = next((name for name in self.types if name not in counts), None)
-        if unknown is not None:
+        if unknown is not None and "metadata" not in counts:  # it may be a field of the mappings in this column
             raise DocumentError(
                 f"types (--type) names {unknown!r:.80}, which is not a column. The columns are {_shown(columns)}."
             )

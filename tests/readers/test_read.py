@@ -671,6 +671,13 @@ def test_short_numbers_in_lists_and_mappings_keep_their_decimals(number: type[np
     assert second == dict.fromkeys(first) | {"large": []}
 
 
+def test_types_name_fields_of_the_mappings_in_a_column_metadata() -> None:
+    rows = [{"id": "1", "text": "t", "metadata": {"year": "1958", "zip": "01234"}}]
+    for source in (rows, pa.Table.from_pylist(rows)):
+        (document,) = read_documents(source, types={"year": "int"})
+        assert document.metadata == {"year": 1958, "zip": "01234"}
+
+
 def test_bad_rows_of_parquet_are_named_and_can_be_skipped(tmp_path: Path) -> None:
     spoilt = pa.array([b"good", b"\xff", b"more", None], pa.binary()).cast(pa.string(), safe=False)
     table = pa.table({"id": ["1", "2", "3", "4"], "text": spoilt, "x": [1.0, 1.0, math.inf, 1.0]})
