@@ -118,6 +118,12 @@ class _Policy(_EmailPolicy):
             self.notes.extend(notes)
             return name, text
 
+    def header_fetch_parse(self, name: str, value: str) -> Any:
+        try:
+            return super().header_fetch_parse(name, value)
+        except Exception:  # Python fails on some parameters that are not valid
+            return super().header_fetch_parse(name, value.partition(";")[0])
+
 
 def _parsed(raw: bytes, encoding: str | None) -> tuple[EmailMessage, list[str]]:
     """The e-mail, and notes on headers whose encoding was guessed. Most headers have the encoding of the text."""
@@ -203,9 +209,7 @@ def _parts(message: EmailMessage, encoding: str | None) -> tuple[list[str], list
             texts.extend([f"## {title}", *more] if title else more)
             names.extend(unread)
             guessed.extend(notes)
-        elif part is not body and (
-            part.get_content_maintype() != "text" or part.is_attachment() or part.get_filename()
-        ):
+        elif part is not body and (part.get_content_maintype() != "text" or part.is_attachment() or _filename(part)):
             names.append(_name(part))
         elif needed:
             text, notes = _text(part, encoding)
@@ -250,6 +254,12 @@ def _date(message: EmailMessage) -> str | None:
         return None
 
 
-def _name(part: Any) -> str:
-    name = part.get_filename()
-    return squeezed(str(name)) if name else str(part.get_content_type())
+def _name(part: MIMEPart) -> str:
+    return _filename(part) or part.get_content_type()
+
+
+def _filename(part: MIMEPart) -> str:
+    try:
+        return squeezed(part.get_filename() or "")
+    except Exception:  # Python fails on some parameters that are not valid
+        return ""

@@ -742,6 +742,15 @@ def test_all_texts_and_attachments_of_nested_parts_are_found() -> None:
         assert (content.text, content.metadata["attachments"]) == (text, names)
 
 
+def test_parameters_that_python_cannot_read_do_not_end_the_reading() -> None:
+    for disposition in (
+        "attachmen(t; filename*=utf-8''a; filename*0=b; filename*1*=x",
+        "attachment; filename*=u\x00t''a",
+    ):
+        raw = f"Subject: a\nContent-Type: application/pdf\nContent-Disposition: {disposition}\n\nx"
+        assert read_eml(raw.encode(), None).metadata["attachments"] == ["application/pdf"]
+
+
 def test_each_message_of_a_mailbox_is_a_document(tmp_path: Path) -> None:
     box = mailbox.mbox(tmp_path / "box.mbox")
     for number in range(3):
