@@ -8,6 +8,7 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -371,7 +372,12 @@ def test_refused_documents_are_reported_by_id_after_all_others_are_stored(source
         (lambda s, t: hs.copy(t / "no", t / "b"), IndexNotFoundError, "no index at .*no"),
         (lambda s, t: hs.copy(s, s), InvalidArgumentError, "both"),
         (lambda s, t: hs.copy(s, f"{s}/../source/"), InvalidArgumentError, "both"),
-        (lambda s, t: hs.copy(s, f"seismic://{s}/../source", resume=True), InvalidArgumentError, "both"),
+        pytest.param(
+            lambda s, t: hs.copy(s, f"seismic://{s}/../source", resume=True),
+            InvalidArgumentError,
+            "both",
+            marks=pytest.mark.skipif(find_spec("seismic") is None, reason="pip install 'hybridsearch[seismic]'"),
+        ),
         (lambda s, t: hs.copy(s, "memory"), InvalidArgumentError, "lost"),
         (lambda s, t: hs.copy(s, t / "b", retrievers=["bm52"]), InvalidArgumentError, "'bm52'.*'bm25'"),
         (lambda s, t: hs.copy(s, t / "b", retrievers=[]), InvalidArgumentError, "No retriever"),
