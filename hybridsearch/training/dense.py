@@ -121,12 +121,13 @@ def train_dense(
         add_adapters(trained, lora, hub_name(model), seed=steps.settings.seed)
     steps.take_loss(loss, model, trained)
     steps.choose_losses(trained)
+    guiding, facts = _load_guide(guide, trust_remote_code)
     steps.fit(
         trained,
-        steps.build_losses(trained, matryoshka_dims=matryoshka_dims, guide=_load_guide(guide, trust_remote_code)),
+        steps.build_losses(trained, matryoshka_dims=matryoshka_dims, guide=guiding),
         steps.dev_evaluator(),
         {
-            "guide": name_of(guide),
+            "guide": facts,
             "matryoshka_dims": None if matryoshka_dims is None else list(map(int, matryoshka_dims)),
             "lora": None if lora is None else lora.to_dict(),
             "pooling": pooling,
@@ -184,13 +185,16 @@ def load_model(
     return loaded
 
 
-def _load_guide(guide: str | Path | SentenceTransformer | None, trust_remote_code: bool) -> Any:
-    """The guide, frozen. None without one."""
+def _load_guide(
+    guide: str | Path | SentenceTransformer | None, trust_remote_code: bool
+) -> tuple[Any, dict[str, str | None] | None]:
+    """The guide, frozen, and its name and digest. None for both without one."""
     if guide is None:
-        return None
+        return None, None
+    lazy = LazyModel(guide, "SentenceTransformer", trust_remote_code=trust_remote_code)
     with quiet():
-        loaded = LazyModel(guide, "SentenceTransformer", trust_remote_code=trust_remote_code).get()
-    return copy.deepcopy(loaded).requires_grad_(False).eval()
+        loaded = lazy.get()
+    return copy.deepcopy(loaded).requires_grad_(False).eval(), {"name": name_of(guide), "digest": lazy.digest()}
 
 
 def _set_pooling(model: Any, mode: PoolingMode) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from hybridsearch.encoders.models import LazyModel
 from hybridsearch.errors import InvalidArgumentError
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def short_name(loss: torch.nn.Module) -> str:
 def facts_of(loss: torch.nn.Module) -> dict[str, Any]:
     """The class of a loss and its settings, also those of a loss in it, for the report and to resume a run.
 
-    Settings that JSON cannot hold, such as a guide, have the name of their class.
+    A guide has the digest of its content. Other settings that JSON cannot hold have the name of their class.
     """
     settings: dict[str, Any] = getattr(loss, "get_config_dict", dict)()
     facts = {"class": type(loss).__name__, **{name: _plain(value) for name, value in settings.items()}}
@@ -81,4 +82,6 @@ def facts_of(loss: torch.nn.Module) -> dict[str, Any]:
 def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return list(map(_plain, value))
+    if "SentenceTransformer" in {cls.__name__ for cls in type(value).__mro__}:
+        return {"class": type(value).__name__, "digest": LazyModel(value, "SentenceTransformer").digest()}
     return value if value is None or isinstance(value, str | int | float | bool) else type(value).__name__

@@ -24,6 +24,7 @@ from hybridsearch.arguments import number, shown, whole_number
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.training.data import Kind, TrainingData
 from hybridsearch.training.data.rows import columns_of
+from hybridsearch.training.models.loading import dimensions_of
 from hybridsearch.training.settings import ModelKind
 
 if TYPE_CHECKING:
@@ -344,6 +345,8 @@ def build_loss(
         )
     size = 32 if mini_batch_size is None else mini_batch_size
     size = whole_number("mini_batch_size", size, sentence="{name} is {value}. Give at least 1.")
+    if data.kind is Kind.EMBEDDED and loss is None:
+        _check_dimensions(model, data)
     if choice.model_kind == "reranker":
         return _reranker_loss(choice, model, data, size) if loss is None else loss
     if choice.model_kind == "sparse":
@@ -367,11 +370,6 @@ def _dense_loss(choice: Choice, model: Any, data: TrainingData, mini_batch_size:
 
     from hybridsearch.training.models.denoising import denoising_loss
 
-    if choice.name == "mse" and (size := len(data.rows[0]["label"])) != model.get_embedding_dimension():
-        raise InvalidArgumentError(
-            f"The embeddings of {data.name!r} have {size} dimensions, but the embeddings of the model have "
-            f"{model.get_embedding_dimension()}. Take a teacher with as many, or reduce its embeddings by PCA."
-        )
     if choice.name in _GUIDED and guide is None:
         raise InvalidArgumentError(f"The loss {choice.name!r} needs a guide. Give the folder or name of a dense model.")
     similarity = util.pairwise_cos_sim if _compares_by_cosine(model) else util.pairwise_dot_score
@@ -496,6 +494,15 @@ def _reranker_loss(choice: Choice, model: Any, data: TrainingData, mini_batch_si
         "adr-mse": lambda: losses.ADRMSELoss(model, mini_batch_size=mini_batch_size),
     }
     return make[choice.name]()
+
+
+def _check_dimensions(model: Any, data: TrainingData) -> None:
+    """Raises InvalidArgumentError if the teacher's embeddings and the model's have other numbers of dimensions."""
+    if (size := len(data.rows[0]["label"])) != (own := dimensions_of(model)):
+        raise InvalidArgumentError(
+            f"The embeddings of {data.name!r} have {size} dimensions, but the embeddings of the model have "
+            f"{own}. Take a teacher with as many, or reduce its embeddings by PCA."
+        )
 
 
 def _matryoshka(choice: Choice, model: Any, loss: torch.nn.Module, dims: Sequence[int]) -> torch.nn.Module:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -247,6 +248,33 @@ def test_a_run_is_not_resumed_with_other_data(
     train_dense(tiny_dense, tiny_pairs, tmp_path / "output", settings=settings)
     with pytest.raises(InvalidArgumentError, match=r"another run.*\(data\.data\.content has changed\)"):
         train_dense(tiny_dense, tiny_pairs[::-1], tmp_path / "output", settings=settings)
+
+
+def test_a_run_is_not_resumed_with_other_rows_of_dev(
+    tiny_dense: Path, tiny_pairs: list[dict[str, str]], tmp_path: Path
+) -> None:
+    settings = SETTINGS.with_values({"max_steps": 1, "resume": True})
+    file = tmp_path / "dev.csv"
+    for score, change in (("0.5", nullcontext()), ("0.6", pytest.raises(InvalidArgumentError, match="dev content"))):
+        file.write_text(f"anchor,positive,score\nlift,a force,{score}\nbread,of rye,1\n")
+        with change:
+            train_dense(tiny_dense, tiny_pairs, tmp_path / "output", settings=settings, dev=f"similarity={file}")
+
+
+def test_a_run_is_not_resumed_with_another_loaded_guide(
+    tiny_dense: Path, tiny_pairs: list[dict[str, str]], tmp_path: Path
+) -> None:
+    import torch
+
+    settings = SETTINGS.with_values({"max_steps": 1, "resume": True})
+    guide = sentence_transformers.SentenceTransformer(str(tiny_dense), device="cpu")
+    options: dict[str, Any] = {"loss": "gist", "guide": guide, "settings": settings}
+    train_dense(tiny_dense, tiny_pairs, tmp_path / "output", **options)
+    train_dense(tiny_dense, tiny_pairs, tmp_path / "output", **options)
+    with torch.no_grad():
+        next(guide.parameters()).add_(1)
+    with pytest.raises(InvalidArgumentError, match=r"guide\.digest has changed"):
+        train_dense(tiny_dense, tiny_pairs, tmp_path / "output", **options)
 
 
 def test_a_taken_folder_is_refused_before_anything_is_read(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ import hybridsearch as hs
 from hybridsearch.errors import DatasetNotFoundError, InvalidArgumentError
 from hybridsearch.training.data import Kind, TrainingData
 from hybridsearch.training.measure.evaluators import build_evaluator, retrieval_evaluator, sts_suite
+from hybridsearch.training.measure.measuring import digest_of
 from hybridsearch.training.settings import TrainingSettings
 
 datasets: Any = pytest.importorskip("datasets", reason="pip install 'hybridsearch[training]'")
@@ -273,6 +274,49 @@ def test_a_model_is_as_far_from_the_teacher_as_their_vectors_are(
     ]
     assert found["same negative MSE"] == pytest.approx(0, abs=1e-6)
     assert found["moved negative MSE"] == pytest.approx(-100 * ((vectors[0] - vectors[1]) ** 2).mean(), rel=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["dense", "sparse"])
+def test_a_teacher_with_other_dimensions_is_refused(
+    kind: Any, model: Any, splade_model: Any, texts: dict[str, list[str]]
+) -> None:
+    class Teacher:
+        def encode(self, sentences: list[str], **_: Any) -> Any:
+            return np.zeros((len(sentences), 7), dtype=np.float32)
+
+        def sparsity(self, embeddings: Any) -> dict[str, float]:
+            return {"active_dims": 0.0, "sparsity_ratio": 1.0}
+
+    spec = {"type": "mse", "data": data(Kind.TEXTS, text=texts["positive"]), "teacher": Teacher()}
+    chosen = model if kind == "dense" else splade_model
+    with pytest.raises(InvalidArgumentError, match="have 7 dimensions, but the embeddings of the model have"):
+        build_evaluator(spec, kind)(chosen)
+
+
+def test_the_digest_of_an_evaluator_changes_with_its_data(
+    texts: dict[str, list[str]], tiny_dense: Path, minilm: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "dev.csv"
+    header = "anchor,positive,score\n"
+    digests = []
+    for score in ("0.5", "0.6", "0.5"):
+        file.write_text(f"{header}lift,a force,{score}\nbread,of rye,1\n")
+        digests.append(digest_of(build_evaluator(f"similarity={file}", "dense")))
+    assert digests[0] == digests[2] != digests[1]
+
+    rows = data(Kind.TEXTS, text=texts["positive"])
+    teachers = [str(tiny_dense), st.SentenceTransformer(minilm, device="cpu")]
+    of_teachers = {
+        digest_of(build_evaluator({"type": "mse", "data": rows, "teacher": one}, "dense")) for one in teachers
+    }
+    assert len(of_teachers) == 2
+
+    own = st.sentence_transformer.evaluation.RerankingEvaluator(
+        [{"query": "q", "positive": ["a"], "negative": ["b"]}], name="own"
+    )
+    before = digest_of(build_evaluator(own, "dense"))
+    own(st.SentenceTransformer(str(tiny_dense), device="cpu"))
+    assert digest_of(build_evaluator(own, "dense")) == before
 
 
 def test_a_text_is_its_own_translation(model: Any, texts: dict[str, list[str]]) -> None:

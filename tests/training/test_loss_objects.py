@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,9 @@ def test_the_facts_of_a_loss_have_its_lists_and_the_settings_of_the_loss_in_it(t
     assert facts["loss"]["class"] == "CoSENTLoss"
     assert facts["loss"]["scale"] == 10.0
     assert json.loads(json.dumps(facts)) == facts
-    assert facts_of(losses.GISTEmbedLoss(model, model))["guide"] == "SentenceTransformer"
+    guide = facts_of(losses.GISTEmbedLoss(model, model))["guide"]
+    assert guide["class"] == "SentenceTransformer"
+    assert re.fullmatch("[0-9a-f]{16}", guide["digest"])
 
 
 def test_a_loss_of_ones_own_takes_the_rows_of_its_base(tiny_reranker: Path) -> None:

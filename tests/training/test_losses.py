@@ -402,6 +402,8 @@ def test_a_teacher_has_as_many_dimensions_as_its_student(models: dict[str, Any])
     data = data_of(Kind.EMBEDDED, dimensions=16)
     with pytest.raises(InvalidArgumentError, match="have 16 dimensions, but the embeddings of the model have 32"):
         build_loss(choose_loss("dense", data), models["dense"], data)
+    with pytest.raises(InvalidArgumentError, match="have 16 dimensions, but the embeddings of the model have"):
+        build_loss(choose_loss("sparse", data), models["sparse"], data)
 
 
 def test_softmax_is_not_trained_at_several_dimensions(models: dict[str, Any]) -> None:

@@ -28,6 +28,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from hybridsearch.arguments import whole_number_or_none
+from hybridsearch.encoders.model_folders import Family
+from hybridsearch.encoders.models import LazyModel
 from hybridsearch.errors import DatasetNotFoundError, InvalidArgumentError, MissingExtraError
 from hybridsearch.evaluation.datasets import NANOBEIR, NANOBEIR_ID, Dataset, load_dataset
 from hybridsearch.evaluation.pipeline import Pipeline
@@ -301,9 +303,13 @@ def _mse(spec: Mapping[str, Any], kind: ModelKind, settings: TrainingSettings) -
     data = _read(spec, Kind.TEXTS, Kind.PAIRS)
     columns = [list(data.rows[column]) for column in data.inputs]
     teacher = _needed(spec, "teacher")
-    model = _st_model(kind, teacher) if isinstance(teacher, str | Path) else teacher
+    family: Family = "SparseEncoder" if kind == "sparse" else "SentenceTransformer"
+    known = isinstance(teacher, str | Path) or family in {cls.__name__ for cls in type(teacher).__mro__}
+    lazy = LazyModel(teacher, family) if known else None
+    model = teacher if lazy is None else lazy.get()
     inner = make_evaluator(kind, "MSEEvaluator", columns[0], columns[-1], model, name=data.name)
-    return [Measured(inner, {"negative MSE": "negative_mse"})]
+    inner.teacher = None if lazy is None else lazy.digest()  # for `digest_of`
+    return [Measured(inner, {"negative MSE": "negative_mse"}, dimensions=inner.source_embeddings.shape[-1])]
 
 
 def _translation(spec: Mapping[str, Any], kind: ModelKind, settings: TrainingSettings) -> list[Any]:
@@ -388,12 +394,6 @@ class _Mean:
         answer: dict[str, float] = self.suite(model, output_path, epoch, steps)
         mean = answer.pop(self.suite.primary_metric)
         return {self.primary_metric: mean, **answer}
-
-
-def _st_model(kind: ModelKind, name: str | Path) -> Any:
-    from hybridsearch.encoders.models import LazyModel
-
-    return LazyModel(name, "SparseEncoder" if kind == "sparse" else "SentenceTransformer").get()
 
 
 def _check_kind(type_: str, kind: ModelKind) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,6 +21,7 @@ from hybridsearch.search import HybridSearch
 from hybridsearch.training.data.answers import Question, pair
 from hybridsearch.training.data.rows import normalized
 from hybridsearch.training.libraries import import_library
+from hybridsearch.training.models.loading import dimensions_of
 from hybridsearch.training.settings import ModelKind, TrainingSettings
 
 if TYPE_CHECKING:
@@ -132,10 +135,12 @@ class Measured:
         figures: Pattern of the key in the result of `inner`, without the name of the evaluator, for each of our names.
             The first figure decides. Figures that are not in the result are left out. NaN becomes 0: it is the
             correlation of a model that gives all pairs the same score.
+        dimensions: Number of dimensions that the embeddings of a model must have. None allows any number.
     """
 
     inner: Any
     figures: Mapping[str, str]
+    dimensions: int | None = None
 
     @property
     def primary_metric(self) -> str:
@@ -150,6 +155,7 @@ class Measured:
     def __call__(
         self, model: Any, output_path: str | None = None, epoch: int = -1, steps: int = -1
     ) -> dict[str, float]:
+        self.check(model)
         prefix = f"{self.inner.name}_" if self.inner.name else ""
         answer = {
             key.removeprefix(prefix): float(value)
@@ -163,8 +169,23 @@ class Measured:
                 found[self._named(name)] = 0.0 if math.isnan(values[0]) else values[0]
         return found
 
+    def check(self, model: Any) -> None:
+        """Raise InvalidArgumentError if the evaluator cannot measure a model."""
+        if self.dimensions is not None and (size := dimensions_of(model)) not in (None, self.dimensions):
+            raise InvalidArgumentError(
+                f"The embeddings of the teacher of {self.inner.name!r} have {self.dimensions} dimensions, but the "
+                f"embeddings of the model have {size}. Give a teacher with as many, or leave the evaluator out."
+            )
+
     def _named(self, figure: str) -> str:
         return f"{self.inner.name} {figure}".strip()
+
+
+def check_evaluator(evaluator: Any, model: Any) -> None:
+    """Raise InvalidArgumentError if one of the evaluators of `build_evaluator` cannot measure a model."""
+    for one in getattr(evaluator, "evaluators", ()):
+        if isinstance(one, Measured):
+            one.check(model)
 
 
 def in_sequence(
@@ -216,6 +237,38 @@ def asked_by(evaluator: Any) -> set[Question]:
     numbers = dict(zip(of("ids"), of("sentences"), strict=True))  # of paraphrases
     duplicates = of("duplicates") or {}
     return texts | {pair(numbers[one], numbers[other]) for one, others in duplicates.items() for other in others}
+
+
+def digest_of(evaluator: Any) -> str:
+    """Sixteen hexadecimal digits that stand for what an evaluator measures with: its texts, labels and settings.
+
+    Of an evaluator that the user made, only the class and the questions count, because it may change when it runs.
+    """
+    return hashlib.sha256(json.dumps(_content_of(evaluator)).encode()).hexdigest()[:16]
+
+
+def _content_of(evaluator: Any, ours: bool = False) -> Any:
+    if isinstance(evaluator, Measured):
+        return [dict(evaluator.figures), _content_of(evaluator.inner, ours=True)]
+    if (suite := getattr(evaluator, "suite", None)) is not None:
+        return _content_of(suite, ours)
+    if several := getattr(evaluator, "evaluators", None):
+        return [_content_of(one, ours) for one in several]
+    if not ours:
+        questions = (one if isinstance(one, str) else sorted(one) for one in asked_by(evaluator))
+        return [type(evaluator).__name__, sorted(map(str, questions))]
+    return _plain(vars(evaluator))
+
+
+def _plain(value: Any) -> Any:
+    """A value ready for JSON. Embeddings and functions become the name of their class."""
+    if value is None or isinstance(value, str | int | float):
+        return value
+    if isinstance(value, Mapping):
+        return [[str(name), _plain(one)] for name, one in value.items()]
+    if isinstance(value, set | frozenset):
+        return sorted(map(str, value))
+    return list(map(_plain, value)) if isinstance(value, list | tuple) else type(value).__name__
 
 
 def figures_of(measures: Iterable[tuple[str, int]]) -> dict[str, str]:

@@ -77,6 +77,17 @@ def set_prompts(model: Any, prompts: str | Mapping[str, str]) -> None:
     model.prompts = {**model.prompts, **prompts}
 
 
+def dimensions_of(model: Any) -> int | None:
+    """The number of dimensions of the embeddings of a dense or sparse model. None if the model does not know it.
+
+    A sparse model encodes a word, because a SPLADE that has not run yet tells the dimensions of its language model.
+    """
+    if type(model).__name__ == "SparseEncoder":
+        return int(model.encode(["dimensions"], show_progress_bar=False).shape[-1])
+    dimensions: int | None = model.get_embedding_dimension()
+    return dimensions
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """Hide the progress bars and log lines of transformers and sentence-transformers."""

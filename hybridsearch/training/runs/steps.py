@@ -27,7 +27,7 @@ from hybridsearch.training.loss_objects import LossObject, bind, facts_of, short
 from hybridsearch.training.losses import Choice, build_loss, choice_of, choose_loss, to_scale_of
 from hybridsearch.training.measure.comparing import MEASURES, compare_figures, compare_models
 from hybridsearch.training.measure.evaluators import Dev, Spec, build_evaluator, dev_evaluator
-from hybridsearch.training.measure.measuring import asked_by
+from hybridsearch.training.measure.measuring import asked_by, check_evaluator, digest_of
 from hybridsearch.training.measure.report import Report
 from hybridsearch.training.runs.record import History, check_output, is_main_process
 from hybridsearch.training.runs.run import TrainingResult, check_trackers, conclude, fit
@@ -71,6 +71,7 @@ class Steps:
             None if specs is None else build_evaluator(specs, kind, self.settings)
             for specs in (dev if given else None, evaluators)
         )
+        self._dev_content = None if self._choosing is None else digest_of(self._choosing)
         by_dev, by_evaluator = asked_by(self._choosing), asked_by(self._measuring)
         self.sources = gather(
             data, dev=dev, test=test, corpus=corpus, seed=self.settings.seed, measured=by_dev | by_evaluator
@@ -204,6 +205,8 @@ class Steps:
         `options` are the options of this kind of model, and `arguments` are further arguments of `fit`.
         """
         self._options |= options
+        for one in (evaluator, self._measuring):
+            check_evaluator(one, model)
         self._history = fit(
             model,
             self._kind,
@@ -212,7 +215,7 @@ class Steps:
             self.settings,
             self.output,
             evaluator=evaluator,
-            identity={**self._options, "dev": self.sources.chooser},
+            identity={**self._options, "dev": self.sources.chooser, "dev content": self._dev_content},
             show_progress_bar=self._show,
             **arguments,
         )
@@ -245,11 +248,13 @@ class Steps:
                 with suppress(InvalidArgumentError):  # such as Spearman, which is for rows with scores
                     measures = list(dict.fromkeys([str(parse_measures(self.settings.measure)[0]), *MEASURES]))
                 queries = number_of(len(test.queries), "query", "queries")
-                self._say(f"Comparing the model before and after training on {test.name}: {queries}.")
+                when = "after" if before is None else "before and after"
+                self._say(f"Comparing the model {when} training on {test.name}: {queries}.")
                 comparing |= {"measures": measures, "show_progress_bar": self._show}
                 comparison = compare_models(before, after, test, self._kind, **comparing)
             if self._measuring is not None:
-                self._say("Measuring the model before and after training with the evaluators.")
+                when = "after" if before is None else "before and after"
+                self._say(f"Measuring the model {when} training with the evaluators.")
             figures = compare_figures(before, after, self._kind, self._measuring)
         options = {name: value for name, value in self._options.items() if value is not None}
         report = Report(
