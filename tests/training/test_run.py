@@ -199,11 +199,29 @@ def test_a_checkpoint_that_was_not_written_to_its_end_is_passed_over(
     with pytest.raises(KeyboardInterrupt):
         train(settings=SETTINGS.with_values({"keep_checkpoints": 3}), callbacks=(Interrupt.at(8),))
     checkpoints = tmp_path / "output" / "checkpoints"
+    (checkpoints / "checkpoint-best").mkdir()  # of the user
     weights = checkpoints / "checkpoint-6" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
 
     assert last_good_checkpoint(checkpoints) == checkpoints / "checkpoint-3"
     assert not weights.exists()
+    assert (checkpoints / "checkpoint-best").is_dir()
+
+
+@pytest.mark.parametrize("figure", [math.nan, None])
+def test_an_evaluator_that_gives_no_number_chooses_nothing(
+    figure: float | None, train: Callable[..., tuple[History, Any]]
+) -> None:
+    from sentence_transformers.base.evaluation import BaseEvaluator
+
+    class Own(BaseEvaluator):  # type: ignore[misc]
+        def __call__(self, model: Any, *_: Any, **__: Any) -> Any:
+            return {"own": figure}
+
+    with pytest.raises(TrainingError, match=r"gave (nan|None) as 'sequential_score', which cannot choose"):
+        train(evaluator=build_evaluator(Own(), "dense"))
+    with pytest.raises(TrainingError, match=r"gave (nan|None) as 'own', which cannot choose"):
+        train("other", evaluator=Own())
 
 
 def test_the_best_weights_are_kept_and_plain_sentence_transformers_loads_them(

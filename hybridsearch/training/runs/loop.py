@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -263,7 +264,13 @@ class _Scored(BaseEvaluator):  # type: ignore[misc]
         found = self.evaluator(model, output_path, epoch, steps)
         if not isinstance(found, dict):
             found = {"score": found}
-        score = found[self.evaluator.primary_metric or next(iter(found))]
+        name = getattr(self.evaluator, "primary_metric", None) or next(iter(found), "")
+        score = found.get(name)
+        if not isinstance(score, Real) or math.isnan(score):
+            raise TrainingError(
+                f"The evaluator gave {score!r:.80} as {name!r}, which cannot choose a checkpoint. Give an evaluator "
+                "whose first figure is a number for each model. The checkpoints so far can be used."
+            )
         sign = 1 if self.evaluator.greater_is_better else -1
         return {**found, SCORE.removeprefix("eval_"): sign * score}
 

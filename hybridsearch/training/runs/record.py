@@ -163,7 +163,8 @@ def last_good_checkpoint(folder: Path) -> Path | None:
 
     Later checkpoints, which are not complete, are removed.
     """
-    for checkpoint in sorted(folder.glob("checkpoint-*"), key=step_of, reverse=True):
+    checkpoints = [one for one in folder.glob("checkpoint-*") if one.name.removeprefix("checkpoint-").isdecimal()]
+    for checkpoint in sorted(checkpoints, key=step_of, reverse=True):
         if _is_complete(checkpoint):
             return checkpoint
         if is_main_process():

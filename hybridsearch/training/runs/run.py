@@ -119,8 +119,8 @@ def fit(
     Raises:
         InvalidArgumentError: The folder holds another run, or a run and `settings.resume` is not set. Or there are no
             data, a tracker is not installed, a callback is none, or there is patience without an evaluator.
-        TrainingError: The loss is NaN or infinite, the memory of the GPU is too small, a file cannot be written, or the
-            model hub cannot be reached.
+        TrainingError: The loss is NaN or infinite, the evaluator gives no number, the memory of the GPU is too small, a
+            file cannot be written, or the model hub cannot be reached.
         MissingExtraError: A library of the extra "training" is not installed.
     """
     check_libraries()
