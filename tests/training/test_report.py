@@ -77,6 +77,22 @@ def test_the_same_figures_are_no_difference() -> None:
     assert report([1] * 20, [1] * 20).verdict == "No different: nDCG@10 on exam is 1.0000 before and after."
 
 
+def test_the_same_figures_as_retrieval_are_not_those_of_a_model_before() -> None:
+    both = report([1] * 20, [1] * 20)
+    assert both.comparison is not None
+    systems = tuple(replace(one, name=one.name.replace("before", "retrieval")) for one in both.comparison.systems)
+    found = replace(both, comparison=replace(both.comparison, systems=systems, baseline="retrieval"))
+    said = "No different: nDCG@10 on exam is 1.0000 after training, against retrieval alone."
+    assert found.verdict == said
+    assert "### After on exam" in found.to_markdown()
+    assert "before" not in found.to_markdown().partition("### During training")[0]
+
+
+def test_a_figure_that_is_no_number_is_neither_higher_nor_lower() -> None:
+    found = replace(report([1] * 20, [1] * 20), comparison=None, figures={"own": (float("nan"), 0.5)})
+    assert found.verdict.startswith("Not compared: own is nan before and 0.5000 after, by an evaluator")
+
+
 def test_nothing_measured_is_said() -> None:
     nothing = replace(report([1] * 20, [1] * 20), comparison=None, history=History())
     assert nothing.verdict.startswith("Not measured: ")

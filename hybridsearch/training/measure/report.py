@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import math
 import platform
 import re
 import sys
@@ -175,7 +176,11 @@ class Report:
         seconds, settings = duration(self.history.seconds), json.dumps(dict(self.settings), indent=2, default=str)
         parts = [*self.summary.split("\n", 1)[:1], "\n".join(f"* {line}" for line in self.summary.splitlines()[1:])]
         if self.comparison is not None:
-            parts += [f"### Before and after on {self.comparison.dataset.name}", self.comparison.to_markdown().strip()]
+            names = " and ".join(name for name in ("before", "after") if name in self.comparison.names)
+            parts += [
+                f"### {names.capitalize()} on {self.comparison.dataset.name}",
+                self.comparison.to_markdown().strip(),
+            ]
         if self.sparsity:
             on = f" on {self.sparsity_on}" if self.sparsity_on else ""
             parts += [f"### Sparsity{on}", _sparsity_table(self.sparsity)]
@@ -237,7 +242,8 @@ def _judged(comparison: Comparison, system: str, other: str) -> str:
     versus = _versus(comparison, system, other, measure)
     difference = versus.difference
     if versus.same:
-        return f"No different: {measure} on {dataset.name} is {means[system]:.4f} before and after"
+        when = "before and after" if other.startswith("before") else "after training"
+        return f"No different: {measure} on {dataset.name} is {means[system]:.4f} {when}"
     sure = _is_sure(versus)
     word = "Better" if sure else "Not clearly better"
     if difference.mean == 0:
@@ -268,6 +274,8 @@ def _disagreement(versus: Versus) -> str:
 
 def _changed(name: str, before: float, after: float) -> str:
     """The words of a figure for which larger is better, such as "LOWER: sts Spearman from 0.93 to 0.12"."""
+    if math.isnan(before) or math.isnan(after):
+        return f"Not compared: {name} is {before:.4f} before and {after:.4f} after"
     if before == after:
         return f"No different: {name} is {after:.4f} before and after"
     return f"{'Higher' if after > before else 'LOWER'}: {name} from {before:.4f} to {after:.4f}"
