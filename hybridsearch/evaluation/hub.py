@@ -7,6 +7,7 @@ on the hub and a folder on this disk are read in the same way. From the hub only
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,8 @@ def fetch(repository: str, subsets: Iterable[str], splits: Sequence[str], revisi
     for (subset, split), alternatives in wanted.items():
         elsewhere = subset == "qrels" and not layout.splits("qrels")  # perhaps they are in another repository
         if alternatives and not elsewhere and not layout.files(subset, split):
+            if subset == "qrels" and _has_none(repository, layout.folder.name, alternatives):
+                continue  # there is no such split
             raise DatasetNotFoundError(
                 f"The data set {repository!r} has no file with the {subset} of {split!r} in {layout.folder}. If that "
                 f"folder is not complete, run {_commands(repository)} where the hub can be reached. Copy the new "
@@ -187,6 +190,16 @@ def _snapshot(repository: str, patterns: list[str], revision: str | None) -> Pat
     except Exception as error:  # its client has no common base class: connections, servers, disks, names
         reason = " ".join(str(error).split()).rstrip(".")
         raise DatasetNotFoundError(f"The data set {repository!r} cannot be downloaded: {reason[:300]}.") from error
+
+
+def _has_none(repository: str, commit: str, alternatives: Iterable[Iterable[str]]) -> bool:
+    """Whether the hub can be reached and has no file for any of the patterns."""
+    hub = _import_hub()
+    try:
+        files = hub.list_repo_files(repository, repo_type="dataset", revision=commit)
+    except Exception:  # its client has no common base class: connections, servers
+        return False
+    return not any(fnmatch.fnmatch(file, pattern) for file in files for one in alternatives for pattern in one)
 
 
 def _commands(repository: str) -> str:

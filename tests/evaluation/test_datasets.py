@@ -613,9 +613,10 @@ def hub(tmp_path: Path) -> Iterator[tuple[str, type[_Hub]]]:
 
 
 def load_in_a_new_process(
-    name: str, endpoint: str, cache: Path, offline: bool = False
+    name: str, endpoint: str, cache: Path, offline: bool = False, split: str = "test"
 ) -> subprocess.CompletedProcess[str]:
-    code = f"from hybridsearch.evaluation.datasets import load_dataset; print(load_dataset({name!r}).check())"
+    load = f"load_dataset({name!r}, split={split!r})"
+    code = f"from hybridsearch.evaluation.datasets import load_dataset; print({load}.check())"
     variables = {"HF_ENDPOINT": endpoint, "HF_HUB_CACHE": str(cache), "HF_HUB_OFFLINE": str(int(offline))}
     return subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code],
@@ -647,6 +648,20 @@ def test_a_set_of_beir_is_downloaded_from_its_two_repositories(hub: tuple[str, t
     write_beir_repositories(lambda repository: handler.root / repository)
     done = load_in_a_new_process("beir/scifact", endpoint, tmp_path / "cache")
     assert done.stdout.startswith("beir/scifact: 3 documents, 2 queries, 3 judgements"), done.stderr
+
+
+def test_a_split_that_the_hub_does_not_have_is_no_incomplete_download(
+    hub: tuple[str, type[_Hub]], tmp_path: Path
+) -> None:
+    endpoint, handler = hub
+    write_beir(handler.root / "owner" / "wings")
+    done = load_in_a_new_process("owner/wings", endpoint, tmp_path / "cache")
+    assert done.stdout.startswith("owner/wings: 3 documents"), done.stderr
+    dev = load_in_a_new_process("owner/wings", endpoint, tmp_path / "cache", split="dev")
+    assert "NoSplitError: " in dev.stderr
+    assert "It has 'test'." in dev.stderr
+    offline = load_in_a_new_process("owner/wings", endpoint, tmp_path / "cache", offline=True, split="dev")
+    assert "DatasetNotFoundError: " in offline.stderr  # the split may be on the hub
 
 
 def test_a_data_set_that_the_hub_does_not_have_is_said_so(hub: tuple[str, type[_Hub]], tmp_path: Path) -> None:
