@@ -122,7 +122,8 @@ def train(
         _of_data(
             "KIND",
             "Kind of the rows, if the columns allow several: `lists` makes one list for each query of rows with a text "
-            "and a label, `pairs with class` keeps NLI pairs as they are. Default: found by the columns.",
+            "and a label, `pairs with class` keeps NLI pairs as they are. A file of --dev is read in the same way. "
+            "Default: found by the columns.",
         ),
     ] = None,
     sql: Annotated[str | None, _of_data("QUERY", "SQL query that selects the rows, if --data is a database.")] = None,

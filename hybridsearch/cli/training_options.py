@@ -15,6 +15,7 @@ from hybridsearch.arguments import path as checked_path
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.training.libraries import import_library
 from hybridsearch.training.settings import ModelKind, TrainingSettings
+from hybridsearch.yaml_files import loader
 
 if TYPE_CHECKING:
     from hybridsearch.evaluation.datasets import Dataset
@@ -76,7 +77,7 @@ def read_config(path: Path, kind: ModelKind, known: Sequence[str]) -> dict[str, 
     """
     yaml = import_library("yaml", "--config", "PyYAML")
     try:
-        read = yaml.load(path.read_text(encoding="utf-8"), _loader(yaml))
+        read = yaml.load(path.read_text(encoding="utf-8"), loader(yaml))
     except OSError as error:
         raise InvalidArgumentError(f"--config {path} cannot be read: {error.strerror}.") from error
     except UnicodeDecodeError as error:
@@ -113,22 +114,6 @@ def read_config(path: Path, kind: ModelKind, known: Sequence[str]) -> dict[str, 
     except InvalidArgumentError as error:
         raise InvalidArgumentError(f"In --config {path}: {error}") from error
     return options
-
-
-def _loader(yaml: Any) -> Any:
-    """PyYAML's SafeLoader, which also refuses a key that comes twice. It would take the last value."""
-
-    class Once(yaml.SafeLoader):  # type: ignore[misc]
-        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-            seen: set[str] = set()
-            for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
-                if key.value in seen:
-                    problem = f"{key.value!r:.80} comes twice"
-                    raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
-                seen.add(key.value)
-            return super().construct_mapping(node, deep)
-
-    return Once
 
 
 def _check_values(options: Mapping[str, Any]) -> None:
@@ -269,7 +254,8 @@ def _dev(asked: Any, options: Mapping[str, Any]) -> Any:
     if len(specs) == 1 and isinstance(specs[0], str) and not re.match(r"[a-z-]+=|(nanobeir|sts)$", specs[0]):
         if not Path(specs[0]).is_file():
             return load_one(specs[0], "dev")
-        part = read_source({"source": specs[0], **_columns_of(specs[0], options)})
+        kind = {"kind": options["rows"]} if "rows" in options else {}
+        part = read_source({"source": specs[0], **_columns_of(specs[0], options), **kind})
         return read_training_data(part.source, **part.arguments)
     return [_with_columns(one, options) for one in specs]
 

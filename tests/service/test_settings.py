@@ -36,6 +36,8 @@ def test_options_count_before_the_environment_and_the_environment_before_the_fil
         ("cors: [1]", "service.yaml' is a list of texts, not"),
         ("- port", "holds settings by name, such as `port: 8000`, not"),
         ("port: [", "cannot be read: "),
+        ("port: 1\nhost: 127.0.0.1\nport: 2", "cannot be read: 'port' comes twice."),
+        ("indexes: {papers: a, papers: b}", "cannot be read: 'papers' comes twice."),
         ("indexes: papers", "are places by name"),
         ("tokens: abc", " is not known. The settings are 'indexes', 'host', "),
     ],

@@ -17,7 +17,9 @@ from typer.testing import CliRunner
 
 import hybridsearch as hs
 from hybridsearch.cli.app import app
+from hybridsearch.cli.training_options import _dev
 from hybridsearch.errors import InvalidArgumentError
+from hybridsearch.training.data import Kind
 from hybridsearch.training.data.columns import NAMES
 from hybridsearch.training.losses import explain_losses
 
@@ -199,6 +201,13 @@ def test_rows_of_a_file_choose_the_checkpoint(pairs: Path, tiny_dense: Path, tmp
     )  # fmt: skip
     assert result.exit_code == 0, result.output
     assert "own nDCG@10" in json.loads(result.stdout)["summary"].splitlines()[0]
+
+
+def test_rows_of_dev_are_of_the_kind_of_the_data(tmp_path: Path) -> None:
+    rows = [{"query": "lift", "text": f"text {place}", "label": place % 2} for place in range(4)]
+    (tmp_path / "own.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert _dev(str(tmp_path / "own.jsonl"), {}).kind is Kind.LABELLED
+    assert _dev(str(tmp_path / "own.jsonl"), {"rows": "lists"}).kind is Kind.LISTS
 
 
 def test_a_limit_goes_with_documents_alone(collection: Path, tiny_dense: Path, tmp_path: Path) -> None:
