@@ -6,6 +6,7 @@ import gzip
 import json
 import sqlite3
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -553,6 +554,11 @@ def test_a_folder_that_the_library_datasets_would_take_for_another_is_refused(tm
 def test_the_digest_of_rows_tells_rows_apart() -> None:
     one, other = (TrainingData.from_columns(Kind.PAIRS, {"anchor": ["q"], "positive": [text]}) for text in "ab")
     assert one.digest == one.select([0]).digest != other.digest
+    numbers = [[0.0] * 50 for _ in range(100)]
+    several = [{"text": [str(row) for row in range(100)], "label": numbers}]
+    several.append({**several[0], "label": [*numbers[:50], [0.0] * 25 + [1.0] + [0.0] * 24, *numbers[51:]]})
+    rows = (TrainingData.from_columns(Kind.EMBEDDED, columns) for columns in several)
+    assert len({replace(data, rows=data.rows.with_format("numpy")).digest for data in rows}) == 2
 
 
 def test_a_query_with_two_columns_of_one_name_is_refused(tmp_path: Path) -> None:

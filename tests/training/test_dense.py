@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -259,6 +260,18 @@ def test_a_run_is_not_resumed_with_other_rows_of_dev(
         file.write_text(f"anchor,positive,score\nlift,a force,{score}\nbread,of rye,1\n")
         with change:
             train_dense(tiny_dense, tiny_pairs, tmp_path / "output", settings=settings, dev=f"similarity={file}")
+
+
+def test_a_run_is_not_resumed_with_other_documents_of_dev(
+    tiny_dense: Path, tiny_pairs: list[dict[str, str]], tiny_dataset: hs.Dataset, tmp_path: Path
+) -> None:
+    settings = SETTINGS.with_values({"max_steps": 1, "resume": True})
+    pairs = [{"anchor": f"{pair['anchor']} now", "positive": pair["positive"]} for pair in tiny_pairs]
+    train_dense(tiny_dense, pairs, tmp_path / "output", settings=settings, dev=tiny_dataset)
+    train_dense(tiny_dense, pairs, tmp_path / "output", settings=settings, dev=tiny_dataset)
+    others = [replace(document, text=f"{document.text} more") for document in tiny_dataset.corpus or ()]
+    with pytest.raises(InvalidArgumentError, match="dev content has changed"):
+        train_dense(tiny_dense, pairs, tmp_path / "output", settings=settings, dev=replace(tiny_dataset, corpus=others))
 
 
 def test_a_run_is_not_resumed_with_another_loaded_guide(

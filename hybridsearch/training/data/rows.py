@@ -143,7 +143,7 @@ class TrainingData:
     def digest(self) -> str:
         """A digest of the rows, as 16 hexadecimal digits. It does not cover the ids."""
         total = hashlib.sha256()
-        for batch in self.rows.iter(1000):
+        for batch in self.rows.with_format(None).iter(1000):  # an array as a text leaves out numbers
             total.update(json.dumps(batch, default=str).encode())
         return total.hexdigest()[:16]
 

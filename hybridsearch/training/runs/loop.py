@@ -266,6 +266,7 @@ class _Scored(BaseEvaluator):  # type: ignore[misc]
             found = {"score": found}
         name = getattr(self.evaluator, "primary_metric", None) or next(iter(found), "")
         score = found.get(name)
+        score = score.item() if hasattr(score, "item") else score
         if not isinstance(score, Real) or math.isnan(score):
             raise TrainingError(
                 f"The evaluator gave {score!r:.80} as {name!r}, which cannot choose a checkpoint. Give an evaluator "

@@ -71,7 +71,7 @@ class Steps:
             None if specs is None else build_evaluator(specs, kind, self.settings)
             for specs in (dev if given else None, evaluators)
         )
-        self._dev_content = None if self._choosing is None else digest_of(self._choosing)
+        self._dev_content: str | None = None
         by_dev, by_evaluator = asked_by(self._choosing), asked_by(self._measuring)
         self.sources = gather(
             data, dev=dev, test=test, corpus=corpus, seed=self.settings.seed, measured=by_dev | by_evaluator
@@ -190,7 +190,10 @@ class Steps:
 
         None keeps the last weights.
         """
-        return self._choosing or dev_evaluator(self.sources.dev, self._kind, self.settings, retriever)
+        evaluator = self._choosing or dev_evaluator(self.sources.dev, self._kind, self.settings, retriever)
+        if evaluator is not None and (retriever is None or self._choosing is not None):
+            self._dev_content = digest_of(evaluator)  # not of what a search gives, which may differ from call to call
+        return evaluator
 
     def fit(
         self,
