@@ -177,7 +177,7 @@ class LazyModel:
                 "MODEL --data TEXTS --output FOLDER`, and give that folder."
             )
         if precision == "auto":
-            made = self._made_of(self._files_digest(with_int8=False), self._device)
+            made = self._made_of(self._files_digest(with_int8=False), self.family, self._device)
             self._way = choose(self._loaded, self.name, made, self._runtime)
             return self._way
         return Way(precision, self._runtime or ("openvino" if precision == "int8" else "torch"))

@@ -305,7 +305,8 @@ def _converted(part: Any, key: str) -> Any:
     import transformers
 
     versions = [openvino().__version__, torch.__version__, transformers.__version__]
-    name = hashlib.sha256(json.dumps([key, *versions]).encode()).hexdigest()[:16]
+    kind = type(part.model).__name__  # one folder may be loaded with and without its head
+    name = hashlib.sha256(json.dumps([key, kind, *versions]).encode()).hexdigest()[:16]
     folder = cache_folder()
     kept = None if folder is None else folder / GRAPHS / name
     if kept is not None and (kept / "model.xml").exists():
@@ -498,19 +499,22 @@ def _fastest(load: Callable[[Way], Any], name: str, runtime: Runtime | None) -> 
 
 
 def _measured(model: Any) -> tuple[NDArray[np.float64], float]:
-    """The vectors of the sample, or one vector with the scores of the sample, and the shortest time of three runs."""
+    """The vectors of the sample, of its tokens, or one vector with its scores, and the shortest time of three runs."""
     import torch
     from sentence_transformers.util import batch_to_device
 
     scores = type(model).__name__ == "CrossEncoder"
-    output, route = ("scores", {}) if scores else ("sentence_embedding", {"task": "document"})
+    late = type(model).__name__ == "MultiVectorEncoder"
+    output = "scores" if scores else "token_embeddings" if late else "sentence_embedding"
+    route = {} if scores else {"task": "document"}
     features = model.preprocess([(text, text[::2]) for text in _SAMPLE] if scores else _SAMPLE, **route)
     seconds = []
     for _ in range(4):
         start = time.perf_counter()
         with torch.inference_mode():
-            found = model(batch_to_device(dict(features), model.device), **route)[output]
-            rows: NDArray[np.float64] = found.double().cpu().numpy()
+            found = model(batch_to_device(dict(features), model.device), **route)
+            made = found[output][found["attention_mask"].bool()] if late else found[output]
+            rows: NDArray[np.float64] = made.double().cpu().numpy()
         seconds.append(time.perf_counter() - start)
     return rows.reshape(1, -1) if scores else rows, min(seconds[1:])
 

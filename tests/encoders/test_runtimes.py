@@ -197,6 +197,29 @@ def test_auto_takes_what_is_fastest_and_as_good_and_says_it_once(
     shutil.rmtree(kept / "choices")
 
 
+def test_auto_compares_the_token_vectors_of_late_interaction(minilm: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtimes, "_version", lambda package: None)  # without OpenVINO
+    late = hs.LateInteraction(minilm, precision="auto", device="cpu")
+    with pytest.warns(UserWarning, match="precision='auto' runs"):
+        assert late.model.way().runtime == "torch"
+    assert len(late.vectors(["Lift"], "document")[0]) > 1
+
+
+def test_the_graph_of_a_model_with_its_head_is_not_that_of_the_model_without_it(
+    splade: str, by_openvino: dict[str, Any], tmp_path: Path
+) -> None:
+    models: Any = pytest.importorskip("sentence_transformers")
+    encoder = models.SparseEncoder(splade, device="cpu")
+    encoder[0].auto_model.save_pretrained(tmp_path)
+    encoder.tokenizer.save_pretrained(tmp_path)
+    terms = hs.Sparse(tmp_path, cache=False, **by_openvino).encode_documents(TEXTS)
+    exact, fast = (hs.Dense(tmp_path, cache=False, **way) for way in ({"device": "cpu"}, by_openvino))
+    with pytest.warns(UserWarning, match="not trained to make vectors"):
+        vectors = [one.encode_documents(TEXTS).array for one in (exact, fast)]
+    assert vectors[0].shape == vectors[1].shape != terms.matrix.shape
+    assert cosines(*vectors).min() > 0.999
+
+
 def test_auto_stays_fp32_if_nothing_is_faster_or_as_good(
     minilm: str, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
 ) -> None:
@@ -218,8 +241,10 @@ def test_graphs_and_choices_are_kept_for_each_way_to_load_a_model(minilm: str, m
     for options in ({}, {"model_kwargs": {"dtype": "float16"}}):
         hs.Dense(minilm, device="cpu", **options).model.get()
     assert len(set(kept)) == 2
+    kept.clear()
     for options in ({"device": "cpu"}, {"device": "cuda"}, {"model_kwargs": {"dtype": "float16"}}):
         hs.Dense(minilm, precision="auto", **options).model.way()
+    hs.LateInteraction(minilm, precision="auto", device="cpu").model.way()
     assert len(set(kept)) == 4
 
 
