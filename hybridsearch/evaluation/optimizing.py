@@ -18,7 +18,7 @@ from hybridsearch.encoders.bm25 import BM25
 from hybridsearch.encoders.cache import no_cache
 from hybridsearch.encoders.dense import Dense
 from hybridsearch.encoders.model_folders import Family, family_of, find_model
-from hybridsearch.encoders.runtimes import openvino, quantize
+from hybridsearch.encoders.runtimes import INT8, openvino, quantize
 from hybridsearch.encoders.sparse import Sparse
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.evaluation.datasets import Dataset
@@ -135,38 +135,36 @@ def optimize(
             "cross-encoder."
         )
     queries = dict(dataset.queries) if dataset else first_sentences(documents, _QUERIES)
-    shutil.copytree(folder, place, dirs_exist_ok=True, ignore=shutil.ignore_patterns("checkpoints", "negatives"))
+    if dataset is not None and not queries:
+        raise InvalidArgumentError(f"The data set {dataset.name!r} has no queries: give its documents instead.")
+    exact = _encoder(family, folder, precision="fp32", runtime="torch", model_kwargs={"dtype": "float32"})
+    left_out = shutil.ignore_patterns("checkpoints", "negatives", INT8)
+    shutil.copytree(folder, place, dirs_exist_ok=True, ignore=left_out)
     try:
         used = spread([one.content for one in documents], texts)
         inputs: Sequence[Any] = used
         if family == "CrossEncoder":
             asked = spread(list(queries.values()), texts)
             inputs = [(asked[number % len(asked)], text) for number, text in enumerate(used)]
-        quantize(_encoder(family, folder).model.get(), inputs, place)
+        quantize(exact.model.get(), inputs, place)
+        fast = _encoder(family, place, precision="int8")
+        found = _MEASURES[family](exact, fast, documents, queries, dataset)
     except BaseException:
         shutil.rmtree(place)
         raise
-    measures: Mapping[Family, Callable[..., dict[str, Any]]] = {
-        "SentenceTransformer": _measure_encoder,
-        "SparseEncoder": _measure_encoder,
-        "MultiVectorEncoder": _measure_late_interaction,
-        "CrossEncoder": _measure_cross_encoder,
-    }
-    exact, fast = _encoder(family, folder), _encoder(family, place)
-    found = measures[family](exact, fast, documents, queries, dataset)
     result = Optimization(str(model), str(place), len(inputs), queries=len(queries), **found)
     (place / REPORT).write_text(json.dumps(result.to_dict(), indent=1) + "\n", encoding="utf-8")
     return result
 
 
-def _encoder(family: Family, folder: Path) -> Any:
+def _encoder(family: Family, folder: Path, **options: Any) -> Any:
     makers: Mapping[Family, Callable[..., Any]] = {
         "SentenceTransformer": Dense,
         "SparseEncoder": Sparse,
         "MultiVectorEncoder": LateInteraction,
         "CrossEncoder": CrossEncoderReranker,
     }
-    return makers[family](folder, device="cpu")
+    return makers[family](folder, device="cpu", **options)
 
 
 def _measure_encoder(
@@ -218,6 +216,14 @@ def _measure_cross_encoder(
     }
 
 
+_MEASURES: Mapping[Family, Callable[..., dict[str, Any]]] = {
+    "SentenceTransformer": _measure_encoder,
+    "SparseEncoder": _measure_encoder,
+    "MultiVectorEncoder": _measure_late_interaction,
+    "CrossEncoder": _measure_cross_encoder,
+}
+
+
 def _reranked(
     exact: Any, fast: Any, documents: list[Document], queries: Mapping[str, str], dataset: Dataset | None
 ) -> dict[str, Any]:
@@ -251,7 +257,7 @@ def _hits(searches: Sequence[HybridSearch], queries: Mapping[str, str], dataset:
     exact, fast = (search.search_many(list(queries.values()), top_k=10) for search in searches)
     shares = [len({*a.ids} & {*b.ids}) / len(a.ids) for a, b in zip(exact, fast, strict=True) if a.ids]
     ndcg = None
-    if dataset is not None:
+    if dataset is not None and not dataset.qrels.keys().isdisjoint(dataset.queries):
         options: dict[str, Any] = {"measures": ["nDCG@10"], "top_k": 10, "latency_queries": 0}
         ndcg = tuple(evaluate(search, dataset, **options).means["nDCG@10"].mean for search in searches)
     return {"overlap": float(np.mean(shares)), "ndcg": ndcg}

@@ -178,3 +178,19 @@ def test_data_and_folders_that_are_not_usable_are_refused(minilm: str, tmp_path:
         hs.optimize(minilm, DOCUMENTS, tmp_path)
     with pytest.raises(InvalidArgumentError, match=r"fewer than two documents with text"):
         hs.optimize(minilm, [hs.Document("1", "")], tmp_path / "new")
+    with pytest.raises(InvalidArgumentError, match=r"'empty' has no queries: give its documents instead"):
+        hs.optimize(minilm, hs.Dataset("empty", {}, {}, DOCUMENTS), tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_folder_with_int8_or_weights_in_bf16_is_measured_against_fp32(
+    made: tuple[Path, Optimization], small: str, tmp_path: Path
+) -> None:
+    models: Any = pytest.importorskip("sentence_transformers")
+    models.SentenceTransformer(small).bfloat16().save_pretrained(str(tmp_path / "bf16"))
+    unjudged = hs.Dataset("unjudged", DATASET.queries, {}, DOCUMENTS)
+    for model in (made[0], tmp_path / "bf16"):
+        result = hs.optimize(model, unjudged, tmp_path / f"{model.name} again", texts=8)
+        assert result.cosine is not None
+        assert 0.9 < result.cosine < 0.9999
+        assert result.ndcg is None
