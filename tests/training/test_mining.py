@@ -319,6 +319,18 @@ def test_a_pipeline_says_which_documents_and_how_deep(tiny_corpus: list[hs.Docum
     assert {id.split("-")[0] for id in negative_ids(mined)} == {"sky"}
 
 
+def test_a_pipeline_mines_with_its_feedback() -> None:
+    texts = {"a": "lift angle attack", "b": "lift angle angle wing", "c": "angle wing wing", "d": "wing tunnel"}
+    search = hs.HybridSearch({"bm25": hs.BM25()})
+    search.index((hs.Document(id, text) for id, text in texts.items()), show_progress_bar=False)
+    dataset = hs.Dataset("wings", {"q": "lift"}, {"q": {"a": 1}}, [hs.Document(id, text) for id, text in texts.items()])
+    feedback = hs.RM3(max_share=1.0)
+    mined = mine_hard_negatives(dataset, hs.Pipeline(search, feedback=feedback), ranks=(1, 9))
+    assert {"a", *negative_ids(mined)} <= set(search.search("lift", feedback=feedback).ids)
+    assert mined.summary.candidates == 4
+    assert mine_hard_negatives(dataset, search, ranks=(1, 9)).summary.candidates == 2
+
+
 @pytest.mark.parametrize("output_format", ["triplets", "n-tuples", "labelled pairs", "lists"])
 def test_a_folder_holds_what_memory_does(
     output_format: Any, search: hs.HybridSearch, tiny_dataset: hs.Dataset, tmp_path: Path

@@ -277,6 +277,7 @@ class _Ranker:
             queries,
             self.top_k,
             filter=self.pipeline.filter,
+            feedback=self.pipeline.feedback,
             retrievers=self.names,
             candidates=self.candidates,
             fusion=self.pipeline.fusion,

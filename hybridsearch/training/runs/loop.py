@@ -265,7 +265,7 @@ class _Scored(BaseEvaluator):  # type: ignore[misc]
         if not isinstance(found, dict):
             found = {"score": found}
         name = getattr(self.evaluator, "primary_metric", None) or next(iter(found), "")
-        score = found.get(name)
+        score: Any = found.get(name)
         score = score.item() if hasattr(score, "item") else score
         if not isinstance(score, Real) or math.isnan(score):
             raise TrainingError(
