@@ -208,3 +208,12 @@ def test_two_queries_with_one_id_are_refused() -> None:
     assert len(read_training_data(rows[:2], kind="lists")) == 1
     with pytest.raises(DocumentError, match="query_id '7' has two queries, 'one' and 'two'"):
         read_training_data(rows, kind="lists")
+
+
+@pytest.mark.parametrize(("limit", "queries"), [(1, ["q0"]), (5, ["q0"]), (6, ["q0", "q1"]), (100, ["q0", "q1", "q2"])])
+def test_a_limit_takes_whole_lists(limit: int, queries: list[str]) -> None:
+    rows = [{"query": f"q{row % 3}", "text": f"text {row}", "label": row // 6} for row in range(9)]
+    lists = read_training_data(rows, kind="lists", limit=limit)
+    assert lists.rows["query"][:] == queries
+    assert all(labels == [0.0, 0.0, 1.0] for labels in lists.rows["labels"])
+    assert lists.notes[0].startswith(f"{3 * len(queries)} rows became")

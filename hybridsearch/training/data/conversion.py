@@ -109,7 +109,7 @@ class _Reading:
         used = [column for _, column in roles.texts]
         used += [column for column in (roles.docs, roles.target) if column is not None]
         used += [*roles.scores, *(column for _, column in roles.ids)]
-        most = None if self.limit is None else min(self.limit, sys.maxsize)  # the limit of islice
+        most = None if self.limit is None or self._makes_lists() else min(self.limit, sys.maxsize)  # of islice
         for where, row in islice(values_of(self.table.rows(), used), most):
             self._add(where, dict(zip(used, row, strict=True)))
         if not self.count:
@@ -121,6 +121,10 @@ class _Reading:
         if isinstance(self.targets[0], list):
             return self._with_lists(roles.target)
         return self._with_labels(roles.target)
+
+    def _makes_lists(self) -> bool:
+        """Whether rows of a query, a text and a label become lists, which `limit` must not cut."""
+        return self.kind is Kind.LISTS and self.roles.docs is None and self.roles.target is not None
 
     def _add(self, where: str, row: Mapping[str, Any]) -> None:
         roles = self.roles
@@ -225,7 +229,7 @@ class _Reading:
         if self.kind is Kind.LISTS:  # the labels are grades, on any scale
             pairs = zip(self.targets, self.places, strict=True)
             grades = [check_number(target, column, place) for target, place in pairs]
-            return grouped(self._made(Kind.SCORED, pa.array(grades, pa.float64())))
+            return grouped(self._made(Kind.SCORED, pa.array(grades, pa.float64())), self.limit)
         meaning = None if self.kind is None else _MEANINGS.get(self.kind)
         if meaning is None and self.kind is not Kind.TUPLES and self.roles.target_role == "score":
             meaning = "score"

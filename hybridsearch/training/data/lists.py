@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import accumulate, islice
 from typing import Any
 
 import pyarrow as pa
@@ -183,13 +184,14 @@ def read_scores(row: Mapping[str, Any], columns: Sequence[str], where: str) -> l
     ]
 
 
-def grouped(data: TrainingData) -> TrainingData:
+def grouped(data: TrainingData, limit: int | None = None) -> TrainingData:
     """Make one list of all rows of a query.
 
     Rows belong together if they have the same query_id, or the same query if there are no ids.
 
     Args:
         data: Pairs with a number as label: `Kind.LABELLED` or `Kind.SCORED`.
+        limit: Largest number of rows. As many whole lists are made as fit, but at least one. None takes all rows.
 
     Returns:
         Lists, in the order of their first rows.
@@ -213,9 +215,12 @@ def grouped(data: TrainingData) -> TrainingData:
             )
         docs.append(text)
         labels.append(float(label))
+    if limit is not None:
+        ends = accumulate(len(docs) for _, docs, _ in lists.values())
+        lists = dict(islice(lists.items(), max(1, sum(end <= limit for end in ends))))
     queries, docs_of, labels_of = map(list, zip(*lists.values(), strict=True))
     columns = {"query": queries, "docs": docs_of, "labels": labels_of}
-    note = f"{number_of(len(data), 'row')} became {number_of(len(lists), 'list')}"
+    note = f"{number_of(sum(map(len, docs_of)), 'row')} became {number_of(len(lists), 'list')}"
     if without := sum(max(labels) <= 0 for _, _, labels in lists.values()):
         note += f", {without:,} without a label above 0"
     made = TrainingData.from_columns(Kind.LISTS, columns, name=data.name, loss=data.loss)

@@ -342,7 +342,9 @@ class MiningFolder:
             ) from error
         except ValueError as error:
             raise InvalidArgumentError(f"{path / MANIFEST} is damaged ({error}). Mine into a new folder.") from error
-        if manifest.get("layout") != _LAYOUT:
+        if not isinstance(manifest, dict) or not {"layout", "name", "settings", "parts"} <= manifest.keys():
+            raise InvalidArgumentError(f"{path / MANIFEST} is not the file of a mining. Check the path.")
+        if manifest["layout"] != _LAYOUT:
             raise InvalidArgumentError(f"{path} was mined with another version of hybridsearch. Mine it again.")
         return cls(path, manifest["name"], manifest["settings"], manifest["parts"])
 

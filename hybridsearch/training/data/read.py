@@ -100,8 +100,8 @@ def read_training_data(
         subset: Subset to read of a data set on the hub.
         sql: SQL query for a database.
         score_range: Scores that become 0 and 1, as (lowest, highest). None finds them by the values.
-        limit: Largest number of rows to read. None reads all. Of judged queries, as many whole queries are read as fit,
-            but at least one.
+        limit: Largest number of rows to read. None reads all. Of judged queries, and of rows that become lists, as many
+            whole queries are read as fit, but at least one.
         name: Name for messages and reports. None takes the name of the file, folder or data set.
 
     Returns:
