@@ -44,7 +44,15 @@ GRAPHS, CHOICES = "openvino", "choices"
 """Folders in the cache with the graphs of OpenVINO, and with what `precision="auto"` has chosen."""
 
 _SUFFIX = ".sqlite"
-_OURS = (f"*{_SUFFIX}*", f"{GRAPHS}/*/model.xml", f"{GRAPHS}/*/model.bin", f"{CHOICES}/*.json")
+_VECTORS = f"*-{'[0-9a-f]' * 12}{_SUFFIX}"  # not any database that somebody keeps in this folder
+_OURS = (
+    _VECTORS,
+    f"{_VECTORS}-*",
+    f"{_VECTORS}.damaged-*",
+    f"{GRAPHS}/*/model.xml",
+    f"{GRAPHS}/*/model.bin",
+    f"{CHOICES}/*.json",
+)
 _USED = ContextVar("_USED", default=True)
 _KEYS_A_QUERY = 500
 
@@ -81,7 +89,7 @@ def describe(folder: Path | None = None) -> list[CacheFile]:
     """List the files of the cache in a folder by name. The default is `cache_folder()`."""
     folder = folder or cache_folder()
     files = []
-    for path in sorted(folder.glob(f"*{_SUFFIX}")) if folder is not None else ():
+    for path in sorted(folder.glob(_VECTORS)) if folder is not None else ():
         vectors = None
         try:
             with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:

@@ -752,11 +752,11 @@ def test_warmup_and_doctor_say_where_the_compiled_loops_are() -> None:
 
 def test_doctor_sums_up_the_cache_and_names_damaged_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HYBRIDSEARCH_CACHE", str(tmp_path))
-    damaged = tmp_path / "dense-0123.sqlite"
+    damaged = tmp_path / "dense-0123456789ab.sqlite"
     damaged.write_text("no database")
     shown = {one["name"]: one["detail"] for one in json.loads(invoke("doctor", "--json").stdout)["findings"]}
     assert shown["encodings"] == f"{tmp_path}: 0 vectors of 0 encoders, 0.0 MiB"
-    assert shown["dense 0123"] == f"{damaged} is damaged: delete it"
+    assert shown["dense 0123456789ab"] == f"{damaged} is damaged: delete it"
 
 
 def test_doctor_names_the_damaged_file_of_an_index(corpus: Path, tmp_path: Path) -> None:

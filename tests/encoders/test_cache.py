@@ -231,13 +231,15 @@ def test_a_user_without_a_home_has_no_cache(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_clear_removes_graphs_and_choices_and_nothing_else(tmp_path: Path) -> None:
-    ours = ["dense-1f3a.sqlite", "openvino/1f3a/model.xml", "openvino/1f3a/model.bin", "choices/2b4c.json"]
-    theirs = ["openvino/1f3a/notes.txt", "compare/index/manifest.json", "copies/part.parquet"]
+    ours = ["dense-1f3a2b4c5d6e.sqlite", "openvino/1f3a/model.xml", "openvino/1f3a/model.bin", "choices/2b4c.json"]
+    ours += [f"{ours[0]}-wal", f"{ours[0]}.damaged-17", f"{ours[0]}.damaged-17-shm"]
+    theirs = ["openvino/1f3a/notes.txt", "compare/index/manifest.json", "copies/part.parquet", "my-own.sqlite"]
     for name in (*ours, *theirs):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"1234")
-    assert clear(tmp_path) == 16
+    assert clear(tmp_path) == 4 * len(ours)
     assert {path for path in tmp_path.rglob("*") if path.is_file()} == {tmp_path / name for name in theirs}
+    assert describe(tmp_path) == []
 
 
 def test_off_turns_caching_off(monkeypatch: pytest.MonkeyPatch) -> None:
