@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import re
 import sys
@@ -432,9 +433,23 @@ def _state_of(part: Any) -> str:
         return type(part).__name__
 
 
-def _weights_state(model: Any) -> tuple[tuple[int, int], ...]:
-    """A value that changes if training changes a weight. It is cheaper than a digest of all weights."""
-    return tuple((weight.data_ptr(), 0 if weight.is_inference() else weight._version) for weight in model.parameters())
+def _weights_state(model: Any) -> tuple[tuple[int, int, float], ...]:
+    """A value that changes if training changes the weights. It is cheaper than a digest of all weights.
+
+    It has one number of each weight, because torch does not count changes through `weight.data`.
+    """
+    return tuple(
+        (weight.data_ptr(), 0 if weight.is_inference() else weight._version, _one_number(weight))
+        for weight in model.parameters()
+    )
+
+
+def _one_number(weight: Any) -> float:
+    """The number in the middle of a weight. It is -inf for NaN, which does not equal itself."""
+    if not weight.numel():
+        return 0.0
+    number = float(weight.detach()[tuple(size // 2 for size in weight.shape)])
+    return -math.inf if math.isnan(number) else number
 
 
 def _object_digest(model: Any, settings: str) -> str:
