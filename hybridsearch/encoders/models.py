@@ -415,6 +415,9 @@ def _object_settings(model: Any, family: Family) -> str:
     others = [] if similarity == _SIMILARITIES.get(family, similarity) else [str(similarity)]
     if (activation := getattr(model, "activation_fn", None)) is not None:  # of the scores of a cross-encoder
         others.append(repr(activation))
+    adapted = (one for one in model.modules() if hasattr(one, "_disable_adapters"))  # layers of peft
+    if used := {f"{one.disable_adapters} {one.active_adapters} {getattr(one, 'scaling', None)}" for one in adapted}:
+        others.append(f"adapters={sorted(used)}")
     tokenizer = getattr(model, "tokenizer", None)
     if (side := getattr(tokenizer, "truncation_side", "right")) != "right":
         others.append(f"truncation_side={side}")

@@ -149,6 +149,26 @@ def test_training_a_loaded_model_changes_its_digest(minilm: str) -> None:
     assert lazy.digest() not in (before, trained)
 
 
+@pytest.mark.filterwarnings("ignore:Already found a `peft_config` attribute")
+def test_the_adapters_that_a_loaded_model_uses_are_part_of_its_digest(minilm: str) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    peft: Any = pytest.importorskip("peft")
+    model = SentenceTransformer(minilm, device="cpu")
+    task = peft.TaskType.FEATURE_EXTRACTION
+    for name in ("one", "other"):
+        model.add_adapter(peft.LoraConfig(task_type=task, r=2, target_modules=["query"]), adapter_name=name)
+    lazy = dense(model)
+    digests = []
+    for name in ("one", "other", "one"):
+        model.set_adapter(name)
+        digests.append(lazy.digest())
+    model.disable_adapters()
+    digests.append(lazy.digest())
+    assert digests[0] == digests[2]
+    assert len(set(digests)) == 3
+
+
 def test_a_missing_folder_is_named() -> None:
     with pytest.raises(ModelNotFoundError, match=r"^/no/such/model is not a model folder: give"):
         dense("/no/such/model").get()
