@@ -13,7 +13,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 
 LAYERS = [
-    "messages", "errors", "arguments", "folders", "forks", "progress", "access", "tables", "documents", "readers",
+    "messages", "errors", "yaml_files", "arguments", "folders", "forks", "progress", "access", "tables", "documents",
+    "readers",
     "vectors", "ranking", "filters", "listing", "weighting", "registry", "backends", "places", "arrow", "corpus",
     "compiled", "encoders", "sentences", "passages", "fusion", "rerank", "selection", "snippets", "context", "feedback",
     "hits", "found_passages", "expanding", "side_by_side", "answers", "retrieval", "indexing", "search", "opening",
