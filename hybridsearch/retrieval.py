@@ -148,13 +148,13 @@ class Plan:
                     answers = self._fed_back(answers)
             with _timed(answers.timings, "search"):
                 rankings = self.backend.search(answers.all_requests)
-            return answers.with_rankings(rankings)
+            return self._answered(answers, rankings)
 
         def one(name: str) -> Answers:
             answers = self._encode(name, queries)
             with _blame(name):
                 answers = self._fed_back(answers)
-                return answers.with_rankings(self.backend.search(answers.all_requests))
+                return self._answered(answers, self.backend.search(answers.all_requests))
 
         timings: dict[str, float] = {}
         with _timed(timings, "search"):
@@ -184,13 +184,13 @@ class Plan:
                     answers = await self._afed_back(answers)
             with _timed(answers.timings, "search"):
                 rankings = await backend.asearch(answers.all_requests)
-            return answers.with_rankings(rankings)
+            return self._answered(answers, rankings)
 
         async def one(name: str) -> Answers:
             answers = await in_a_thread(partial(self._encode, name, queries))
             with _blame(name):
                 answers = await self._afed_back(answers)
-                return answers.with_rankings(await backend.asearch(answers.all_requests))
+                return self._answered(answers, await backend.asearch(answers.all_requests))
 
         timings: dict[str, float] = {}
         with _timed(timings, "search"):
@@ -272,6 +272,16 @@ class Plan:
         requests, expansions = expand(answers.requests, self.feedback, first, self.backend, self.encoder)
         asked = {name: answers.requests[name] for name in requests}
         return replace(answers, requests={**answers.requests, **requests}, expansions=expansions, asked=asked)
+
+    def _answered(self, answers: Answers, rankings: Sequence[Ranking]) -> Answers:
+        """The answers with their rankings.
+
+        Raises:
+            FingerprintMismatchError: The index was replaced since the queries were encoded.
+        """
+        for name in answers.requests:
+            self.encoder(name)
+        return answers.with_rankings(rankings)
 
     def _gather(self, given: Mapping[str, Answers | BaseException], timings: dict[str, float]) -> Answers:
         """The answers of all retrievers as one. Raises the error of a retriever that is not optional."""

@@ -142,6 +142,7 @@ class HybridSearch:
         self._known: set[Condition] = set()
         with connected(backend, backend_options) as self._backend:
             schema = self._encoders.schema = self._backend.open()
+            self._encoders.backend = self._backend if hasattr(self._backend, "reopen") else None
             recorded = {} if schema is None else schema.settings
             if fusion is None:
                 fusion = make_fusion(restricted(recorded["fusion"], retrievers)) if "fusion" in recorded else RRF()
@@ -693,15 +694,18 @@ class HybridSearch:
 
         Other processes may have stored or deleted documents. They may also have made, deleted or replaced the index.
         If the index was replaced, its encoders and settings are used unless you gave others. Searches that have begun
-        use the old state. If nothing has changed, the call costs one look at a file's time or one request to a server.
-        An index in RAM and the documents of an index on a server are always up to date.
+        use the old state. A plan or a copy whose encoders do not fit the new index raises FingerprintMismatchError at
+        its next search: make the plan again, or refresh the copy, too. If nothing has changed, the call costs one look
+        at a file's time or one request to a server. An index in RAM and the documents of an index on a server are
+        always up to date.
 
         Raises:
-            IndexCorruptedError: A file of the index is damaged. After this or another error, searches use the old
-                state.
+            IndexCorruptedError: A file of the index is damaged. After this and the next two errors, searches use the
+                old state.
             BackendError: The engine did not answer, or refused the request.
             StorageError: A file cannot be read.
-            FingerprintMismatchError: The new index was built with another encoder than the one given.
+            FingerprintMismatchError: The new index was built with another encoder than the one given. Searches raise
+                this error, too.
             InvalidArgumentError: The new index does not fit the settings given.
         """
         with self._refreshing:

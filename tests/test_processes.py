@@ -128,8 +128,66 @@ def test_an_index_with_the_same_name_and_another_encoder_is_no_longer_searched(t
     shutil.rmtree(tmp_path / "index")
     with hs.HybridSearch(bm25(language="german"), tmp_path / "index") as writer:
         store(writer, "b")
+    plan, second = reader.plan(), copy.copy(reader)
     with pytest.raises(FingerprintMismatchError):
         reader.refresh()
+    for search in (reader.search, second.search, lambda query: plan.results([query])):
+        with pytest.raises(FingerprintMismatchError, match="the index was built with bm25"):
+            search("wing")
+
+
+def test_a_copy_and_a_plan_do_not_search_an_index_that_another_search_found_in_its_place(tmp_path: Path) -> None:
+    with hs.HybridSearch(bm25(), tmp_path / "index") as writer:
+        store(writer, "a")
+    reader = hs.open(tmp_path / "index")
+    plan, second, made_again = reader.plan(), copy.copy(reader), copy.copy(reader)
+    shutil.rmtree(tmp_path / "index")
+    with hs.HybridSearch(bm25(language="german"), tmp_path / "index") as writer:
+        store(writer, "b", text="Flügel")
+    reader.refresh()
+    assert found(reader, "Flügel") == ["b"]
+    for search in (second.search, lambda query: plan.results([query]), lambda query: second.rankings([query])):
+        with pytest.raises(FingerprintMismatchError, match="the index was built with bm25"):
+            search("Flügel")
+    second.refresh()
+    assert found(second, "Flügel") == ["b"]
+    shutil.rmtree(tmp_path / "index")
+    with hs.HybridSearch({"words": hs.BM25()}, tmp_path / "index") as writer:
+        store(writer, "c")
+    second.refresh()
+    with pytest.raises(FingerprintMismatchError, match="replaced by one that has no retriever 'bm25': call refresh"):
+        made_again.search("wing")
+
+
+def test_an_index_that_is_replaced_while_a_query_is_encoded_is_not_searched_with_it(tmp_path: Path) -> None:
+    with hs.HybridSearch(bm25(), tmp_path / "index") as writer:
+        store(writer, "a")
+    reader = hs.open(tmp_path / "index")
+    plan, encode = reader.plan(), reader.retrievers["bm25"].encode_queries
+
+    def replaced_meanwhile(texts: Any) -> Any:
+        shutil.rmtree(tmp_path / "index")
+        with hs.HybridSearch(bm25(language="german"), tmp_path / "index") as writer:
+            store(writer, "b")
+        reader.refresh()
+        return encode(texts)
+
+    reader.retrievers["bm25"].encode_queries = replaced_meanwhile  # type: ignore[method-assign]
+    with pytest.raises(FingerprintMismatchError, match="the index was built with bm25"):
+        plan.results(["wing"])
+
+
+def test_a_search_for_different_hits_does_not_wait_for_a_writer(tmp_path: Path) -> None:
+    search = hs.HybridSearch(bm25(), tmp_path / "index")
+    store(search, "a", "b")
+    search.search("wing", diversity=hs.MMR())
+    backend, ids = search.backend, []
+    assert isinstance(backend, MemoryBackend)
+    with backend._writer:
+        thread = threading.Thread(target=lambda: ids.extend(search.search("wing", diversity=hs.MMR()).ids), daemon=True)
+        thread.start()
+        thread.join(10)
+    assert sorted(ids) == ["a", "b"]
 
 
 def test_where_nothing_has_changed_a_refresh_reads_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

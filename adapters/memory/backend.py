@@ -149,6 +149,10 @@ class MemoryBackend:
             IndexCorruptedError: A file is damaged or missing. The message names the file.
             StorageError: The folder cannot be read.
         """
+        state = self._state
+        if state is not None:  # a search does not wait for a writer
+            check_open(self._closed)
+            return state.schema
         with self._writer:
             check_open(self._closed)
             if self._state is None and self._folder is not None:

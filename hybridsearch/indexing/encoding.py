@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from hybridsearch.backends import Schema
+from hybridsearch.backends import Backend, Fingerprint, Schema
 from hybridsearch.documents import Document
 from hybridsearch.encoders import Counting, Encoder, encode
-from hybridsearch.errors import FingerprintMismatchError, InvalidArgumentError
+from hybridsearch.errors import BackendError, FingerprintMismatchError, InvalidArgumentError
 from hybridsearch.messages import number_of
 from hybridsearch.passages import Passages, Splitter, counter_of
 from hybridsearch.vectors import EncodedBatch
@@ -21,7 +22,8 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,63}")
 class IndexEncoders:
     """The encoders of one index, by name.
 
-    Before its first use, an encoder is compared with the fingerprint in the index. This may load a model.
+    Before its first use, an encoder is compared with the fingerprint in the index. This may load a model. It is
+    compared again if a search on the same backend has found that the index was replaced.
 
     Args:
         given: Encoders by name.
@@ -31,6 +33,7 @@ class IndexEncoders:
         given: The encoders as they were given.
         passages: Passages that the encoders read. None for whole documents.
         schema: Schema of the index. None until there is an index.
+        backend: Backend that holds the index. None if `schema` is always the schema of the index.
 
     Raises:
         InvalidArgumentError: There is no encoder, an object is not an encoder, or a name is not allowed.
@@ -58,7 +61,8 @@ class IndexEncoders:
         self.given = dict(given)
         self.passages = passages
         self.schema: Schema | None = None
-        self._verified: set[tuple[str, bool]] = set()
+        self.backend: Backend | None = None
+        self._verified: dict[tuple[str, bool], Fingerprint] = {}
         self._splitter: Splitter | None = None
 
     def check_names(self, names: Iterable[str], what: str) -> None:
@@ -94,7 +98,8 @@ class IndexEncoders:
 
     def built(self, schema: Schema) -> None:
         """Set the schema of an index that these encoders have just built."""
-        self._verified.update((name, documents) for name in self.given for documents in (False, True))
+        for name, built in schema.retrievers.items():
+            self._verified[name, False] = self._verified[name, True] = built.fingerprint
         self.schema = schema
 
     def verified(self, name: str, *, documents: bool = False) -> Encoder:
@@ -103,11 +108,17 @@ class IndexEncoders:
         Raises:
             FingerprintMismatchError: The index was built with another encoder.
         """
-        encoder = self.given[name]
-        use = (name, documents)
-        if use in self._verified or self.schema is None:
+        encoder, schema = self.given[name], self._stored()
+        if schema is None:
             return encoder
-        indexed, given = self.schema.retrievers[name].fingerprint, encoder.fingerprint()
+        if name not in schema.retrievers:
+            raise FingerprintMismatchError(
+                f"The index was replaced by one that has no retriever {name!r}: call refresh(), or open it again."
+            )
+        use, indexed = (name, documents), schema.retrievers[name].fingerprint
+        if self._verified.get(use) == indexed:
+            return encoder
+        given = encoder.fingerprint()
         if documents and indexed.takes_queries(given) and not indexed.takes_documents(given):
             raise FingerprintMismatchError(
                 f"Retriever {name!r}: the index holds vectors of a higher precision than this encoder makes "
@@ -120,8 +131,15 @@ class IndexEncoders:
                 f"({indexed.difference(given) or 'another kind'}). Open the index with its own encoder (hs.open finds "
                 "it), or index the documents again."
             )
-        self._verified.add(use)
+        self._verified[use] = indexed
         return encoder
+
+    def _stored(self) -> Schema | None:
+        """The schema of the index that the backend uses now, or the known one if the backend was closed."""
+        if self.backend is not None:
+            with suppress(BackendError):
+                return self.backend.open()
+        return self.schema
 
     def encode(self, documents: Sequence[Document]) -> EncodedBatch:
         """Encode documents for all retrievers. Raises InvalidArgumentError if the index has other retrievers, too."""
