@@ -714,6 +714,16 @@ def test_elasticsearch_asks_exactly_by_a_script_if_it_has_painless() -> None:
     assert not backend.capabilities.exact_on_request
 
 
+def test_passages_of_more_documents_than_a_clause_takes_are_asked_for_by_several_clauses() -> None:
+    retriever = RetrieverSchema("sparse", Fingerprint("sparse", {}), passages=True)
+    backend = OpenSearchBackend("opensearch://localhost:9200/papers")
+    searcher = Searcher(Schema({"sparse": retriever}, passages={}), backend)
+    request = Request("sparse", SparseQuery(("wing",), np.ones(1, np.float32)), 10, passages=3)
+    asked = orjson.dumps(next(searcher.list_passages([request], [[str(number) for number in range(70_000)]]))[0])
+    ids = [one.split(b"]")[0].count(b",") + 1 for one in asked.split(b'"terms":{"id":[')[1:]]
+    assert ids == [65_536, 70_000 - 65_536]
+
+
 def test_a_search_of_an_index_that_changes_all_the_time_ends() -> None:
     retriever = RetrieverSchema("lexical", Fingerprint("bm25", {}), weighting={}, average_length=3.0)
     searcher = Searcher(Schema({"bm25": retriever}), OpenSearchBackend("opensearch://localhost:9200/papers"))

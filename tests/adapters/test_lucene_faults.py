@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import faulty_proxy
+import orjson
 import pytest
 from sent import assert_holds, batches
 
@@ -166,6 +167,24 @@ def test_searches_are_asked_again_later_and_later_until_all_are_answered() -> No
     bodies = [call.body.split(b"\n")[1:-1:2] for call in calls if call.body is not None]
     assert bodies == [[b'{"size":0}', b'{"size":1}', b'{"size":2}'], [b'{"size":0}', b'{"size":2}'], [b'{"size":2}']]
     assert pauses == [Pause(0.1), Pause(0.2)]
+
+
+def test_searches_that_are_too_large_for_one_request_are_sent_in_several() -> None:
+    large = "x" * (5 << 20)
+
+    def rounds() -> Any:
+        return (yield [{"size": number, "query": large if number < 3 else ""} for number in range(5)])
+
+    steps = multisearch.msearch(Address.parse("opensearch://localhost/name", "OpenSearch"), rounds())
+    calls = [next(steps)]
+    for answer in ({"hits": 0}, {"hits": 1}):
+        calls.append(steps.send(answer))
+    with pytest.raises(StopIteration) as stop:
+        steps.send({"responses": [{"hits": number} for number in (2, 3, 4)]})
+    lines = [(call.body or b"").splitlines() for call in calls]
+    sizes = [[orjson.loads(line)["size"] for line in of if line.startswith(b'{"size"')] for of in lines]
+    assert sizes == [[0], [1], [2, 3, 4]]
+    assert stop.value.value == [{"hits": number} for number in range(5)]
 
 
 def test_a_node_that_does_not_answer_is_named_without_the_nodes_that_were_not_asked(make: Make) -> None:

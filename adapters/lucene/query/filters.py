@@ -60,6 +60,11 @@ def compile_filter(filter: Filter, *, literal: bool = False) -> Query:
     return query
 
 
+def one_of(ids: Iterable[str]) -> Query:
+    """The query that finds the documents with these ids."""
+    return _any([_terms(_ID, *ids)])
+
+
 def _compile(condition: Condition, literal: bool) -> Query:
     match condition:
         case Compare(path="id"):

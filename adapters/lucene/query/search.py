@@ -14,7 +14,7 @@ from typing import TypeAlias, TypeVar
 from hybridsearch.adapters.checks import lexical_retriever, retriever_of
 from hybridsearch.adapters.lucene.dialect import Dialect
 from hybridsearch.adapters.lucene.query.answers import Documents, next_question, ranking_of
-from hybridsearch.adapters.lucene.query.filters import compile_filter
+from hybridsearch.adapters.lucene.query.filters import compile_filter, one_of
 from hybridsearch.adapters.lucene.query.maxscore import heavy_terms
 from hybridsearch.adapters.lucene.query.passages import ListedPassages
 from hybridsearch.adapters.lucene.query.questions import Question, path_of, question_of
@@ -95,7 +95,7 @@ class Searcher:
         """
         wanted = list(dict.fromkeys(chain.from_iterable(ids)))
         questions = [
-            replace(question, filter={"terms": {"id": list(ids[question.position])}}, given=True)
+            replace(question, filter=one_of(ids[question.position]), given=True)
             for question in (
                 self._question(replace(request, k=len(ids[place]), filter=None), place)
                 for place, request in enumerate(requests)

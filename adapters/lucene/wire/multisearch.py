@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
-from typing import TypeAlias, TypeVar
+from typing import NamedTuple, TypeAlias, TypeVar
 from urllib.parse import quote
 
 import orjson
@@ -25,6 +25,7 @@ INDEX = "_index"
 """Member that names the index of a search, if it is not the index of the address."""
 
 _HITS = 200_000  # hits in one request: about 20 MB of ids and scores
+_BYTES = 8 << 20  # bytes in one request; a longer search is sent alone
 _ATTEMPTS = 7
 _FIRST_PAUSE = 0.1  # seconds; each pause is twice as long as the one before
 _OPTION = orjson.OPT_SERIALIZE_NUMPY
@@ -45,13 +46,19 @@ def msearch(address: Address, rounds: Rounds[T]) -> Steps[T]:
     return through(rounds, ask)
 
 
-def _ask(address: Address, searches: Sequence[Search]) -> Steps[list[Json]]:
+class _Written(NamedTuple):
+    """A search as JSON, and the name of its index, if it is not the index of the address."""
+
+    index: str | None
+    body: bytes
+
+
+def _ask(address: Address, searches: Sequence[_Written]) -> Steps[list[Json]]:
     """The responses to the searches of one request. Searches that the engine was too busy for are sent again."""
     if len(searches) == 1:  # a `_msearch` of one search takes longer
-        index, search = _apart(searches[0])
+        index, body = searches[0]
         path = address.path if index is None else f"/{quote(index, safe='')}"
-        path = f"{path}/_search?allow_partial_search_results=false"
-        response = yield Call("POST", path, orjson.dumps(search, option=_OPTION), JSON)
+        response = yield Call("POST", f"{path}/_search?allow_partial_search_results=false", body, JSON)
         return [response]
     responses: list[Json] = [None] * len(searches)
     open = list(range(len(searches)))
@@ -73,29 +80,27 @@ def _ask(address: Address, searches: Sequence[Search]) -> Steps[list[Json]]:
     return responses
 
 
-def _parts(searches: Sequence[Search]) -> Iterator[list[Search]]:
-    """All searches in one list, or in several lists if their hits together would need too much memory."""
-    part: list[Search] = []
-    hits = 0
+def _parts(searches: Sequence[Search]) -> Iterator[list[_Written]]:
+    """All searches in one list, or in several lists if they or their hits together would need too much memory."""
+    part: list[_Written] = []
+    hits = size = 0
     for search in searches:
-        size = min(search["size"], 10_000)
-        if part and hits + size > _HITS:
+        index = search.get(INDEX)
+        body = search if index is None else {member: value for member, value in search.items() if member != INDEX}
+        written = _Written(index, orjson.dumps(body, option=_OPTION))
+        found, length = min(search["size"], 10_000), len(written.body)
+        if part and (hits + found > _HITS or size + length > _BYTES):
             yield part
-            part, hits = [], 0
-        part.append(search)
-        hits += size
+            part, hits, size = [], 0, 0
+        part.append(written)
+        hits, size = hits + found, size + length
     if part:
         yield part
 
 
-def _body(searches: Sequence[Search]) -> bytes:
-    lines: list[Json] = []
-    for search in searches:
-        index, body = _apart(search)
-        lines += [{"allow_partial_search_results": False, **({} if index is None else {"index": index})}, body]
-    return b"".join(orjson.dumps(line, option=_OPTION | orjson.OPT_APPEND_NEWLINE) for line in lines)
-
-
-def _apart(search: Search) -> tuple[str | None, Search]:
-    """The name of the index of a search, if it is not the index of the address, and the body."""
-    return search.get(INDEX), {member: value for member, value in search.items() if member != INDEX}
+def _body(searches: Sequence[_Written]) -> bytes:
+    lines: list[bytes] = []
+    for index, body in searches:
+        header = {"allow_partial_search_results": False, **({} if index is None else {"index": index})}
+        lines += [orjson.dumps(header), b"\n", body, b"\n"]
+    return b"".join(lines)
