@@ -10,7 +10,7 @@ also tells which passages are out of date (see `writing`).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -42,6 +42,8 @@ MAX_FETCH = 256
 """The largest number of documents that one request fetches."""
 
 _COUNTED = 10_000  # texts whose terms one request reads
+
+_BYTES = 8 << 20  # bytes of questions in one request; servers refuse 32 MiB
 
 _KEYS = 1000  # documents whose sort fields one request reads
 
@@ -102,7 +104,7 @@ class Searcher:
             if (ids := [id for id in ranking.ids if id not in documents])
         ]
         if late:
-            answers = yield call(self.collection, "query_batch_points", requests=[self._query(*of) for of in late])
+            answers = yield from self._answers({self.collection: [self._query(*of) for of in late]})
             for answer in answers:
                 documents |= {point.payload["id"]: from_payload(point.payload) for point in answer.points}
         return [
@@ -122,13 +124,34 @@ class Searcher:
             self.collection: [*map(self._query, whole), *also],
             passages_of(self.index.collection): [*map(self._query, deep)],
         }
-        calls = [call(of, "query_batch_points", requests=questions) for of, questions in asked.items() if questions]
-        answers = (yield calls) if len(calls) > 1 else [(yield calls[0])]
-        points = [answer.points for of_call in answers for answer in of_call]
+        points = [answer.points for answer in (yield from self._answers(asked))]
         found = [points.pop(len(whole)) for _ in also]
         for search, of_search in zip([*whole, *deep], points, strict=True):
             search.take(of_search)
         return list(map(len, found))
+
+    def _answers(self, asked: Mapping[str, Sequence[models.QueryRequest]]) -> Steps[list[Any]]:
+        """The answers to questions to collections, in order. They take several requests if one would be too large."""
+        parts = [(of, part) for of, questions in asked.items() for part in self._parts(questions)]
+        calls = [call(of, "query_batch_points", requests=part) for of, part in parts]
+        if len(calls) < 2:  # a list of calls takes longer
+            return list((yield calls[0])) if calls else []
+        return [answer for answers in (yield calls) for answer in answers]
+
+    def _parts(self, questions: Sequence[models.QueryRequest]) -> Iterator[list[models.QueryRequest]]:
+        if self.embedded or len(questions) < 2:
+            yield from [list(questions)] if questions else []
+            return
+        part: list[models.QueryRequest] = []
+        size = 0
+        for question in questions:
+            length = len(question.model_dump_json(exclude_unset=True))
+            if part and size + length > _BYTES:
+                yield part
+                part, size = [], 0
+            part.append(question)
+            size += length
+        yield part
 
     def _drop_stale(self, searches: Sequence[Search]) -> Steps[None]:
         """Read the documents of the best passages, and drop the passages that are of another version."""
@@ -261,7 +284,7 @@ class Searcher:
             )
             for number in numbers
         ]
-        answers = (yield call(collection, "query_batch_points", requests=requests)) if requests else []
+        answers = yield from self._answers({collection: requests})
         counts = {}
         for number, answer in zip(numbers, answers, strict=True):
             for point in answer.points:
@@ -479,7 +502,7 @@ class Searcher:
             )
             for number, weight in zip(search.vector.indices, search.vector.values, strict=True)
         ]
-        answers = yield call(self._collection_of(search.retriever), "query_batch_points", requests=requests)
+        answers = yield from self._answers({self._collection_of(search.retriever): requests})
         found: dict[str, dict[str, float]] = {}
         for term, answer in zip(search.terms, answers, strict=True):
             for point in answer.points:

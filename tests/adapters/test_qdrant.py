@@ -1151,3 +1151,17 @@ def test_an_exact_request_turns_the_graph_off() -> None:
     assert (rough.exact, rough.hnsw_ef, exact.exact) == (False, 64, True)
     assert exact.quantization is not None
     assert exact.quantization.ignore
+
+
+def test_questions_that_are_too_large_for_one_request_to_a_server_are_sent_in_several() -> None:
+    questions = [models.QueryRequest(query=[0.1234567] * 100_000, limit=number) for number in range(1, 20)]
+    for embedded in (False, True):
+        searcher = Searcher("papers", None, None, embedded, "hnsw", 64)  # type: ignore[arg-type]
+        steps = searcher._answers({"papers": questions, "none": []})
+        calls = next(steps)
+        parts = [one.arguments["requests"] for one in (calls if isinstance(calls, list) else [calls])]
+        assert [len(part) for part in parts] == ([19] if embedded else [8, 8, 3])
+        answers = [[question.limit for question in part] for part in parts]
+        with pytest.raises(StopIteration) as stop:
+            steps.send(answers if len(answers) > 1 else answers[0])
+        assert stop.value.value == list(range(1, 20))
