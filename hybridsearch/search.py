@@ -548,8 +548,8 @@ class HybridSearch:
         Returns:
             One `Results` for each query, in the order of `queries`.
         """
-        if self._is_due():
-            await asyncio.to_thread(self._refresh_if_due)
+        if self._is_due() or self._encoders.schema is None:
+            await asyncio.to_thread(self._check_indexed)
         return await self.plan(top_k, **options).aresults(queries)
 
     def plan(
@@ -777,7 +777,8 @@ class HybridSearch:
                 "An index in RAM cannot be pickled or copied deeply: save it with save(folder) and pickle "
                 "hs.open(folder), or index into a folder from the start."
             )
-        return self._recipe.placed(fusion=self.fusion, reranker=self.reranker, candidates=self.candidates)
+        settings = {"fusion": self.fusion, "reranker": self.reranker, "candidates": self.candidates}
+        return self._recipe.placed(**settings, optional=self.optional, timeout=self.timeout or None)
 
     def _make_locks(self) -> None:
         """Make new locks. A forked process needs them, because the thread that held a lock does not exist there."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import json
 import multiprocessing
@@ -188,6 +189,32 @@ def test_a_search_for_different_hits_does_not_wait_for_a_writer(tmp_path: Path) 
         thread.start()
         thread.join(10)
     assert sorted(ids) == ["a", "b"]
+
+
+def test_a_search_that_waits_for_an_index_looks_for_it_outside_of_the_event_loop(tmp_path: Path) -> None:
+    threads: list[threading.Thread] = []
+
+    class Watched(MemoryBackend):
+        def reopen(self) -> Any:
+            threads.append(threading.current_thread())
+            return super().reopen()
+
+    reader = hs.HybridSearch(bm25(), Watched(tmp_path / "index"))
+    with pytest.raises(IndexNotFoundError):
+        asyncio.run(reader.asearch("wing"))
+    store(hs.HybridSearch(bm25(), tmp_path / "index"), "a")
+    assert asyncio.run(reader.asearch("wing")).ids == ["a"]
+    assert len(threads) == 2
+    assert threading.main_thread() not in threads
+
+
+def test_a_copy_has_the_present_settings(tmp_path: Path) -> None:
+    search = hs.HybridSearch(bm25(), tmp_path / "index")
+    store(search, "a")
+    search.optional, search.timeout, search.candidates = frozenset({"bm25"}), {"bm25": 7.0}, 8
+    pickled = pickle.loads(pickle.dumps(search))  # noqa: S301 - its own pickle
+    for copied in (copy.copy(search), copy.deepcopy(search), pickled):
+        assert (copied.optional, copied.timeout, copied.candidates) == ({"bm25"}, {"bm25": 7.0}, 8)
 
 
 def test_where_nothing_has_changed_a_refresh_reads_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -527,6 +527,7 @@ class LuceneBackend(Dialect):
             try:
                 return (yield from ask(target))
             except (BackendError, IndexNotFoundError) as error:
+                check_open(self._closed)  # another thread has closed the connections
                 if target.alias is None or attempt == _ATTEMPTS or isinstance(error, NoAnswerError):
                     raise
                 sign = error.sign if isinstance(error, MovedError) else None

@@ -18,6 +18,7 @@ from qdrant_client import AsyncQdrantClient, QdrantClient
 from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 
 from hybridsearch.adapters import steps
+from hybridsearch.adapters.checks import check_open
 from hybridsearch.adapters.qdrant.folder import check_folder, damaged
 from hybridsearch.adapters.qdrant.place import API_KEY, Place
 from hybridsearch.adapters.qdrant.refusals import Refusals, passes
@@ -90,7 +91,7 @@ class Connection:
             lambda: AsyncQdrantClient(**self._arguments()), lambda client: client.close()
         )
         self._lock = threading.Lock()
-        self._forked = False
+        self._forked = self._closed = False
         after_fork(self, Connection._leave)
 
     def exists(self) -> bool:
@@ -119,6 +120,7 @@ class Connection:
         """Take all steps of `work` with the asynchronous client of this event loop. Cancelling frees the connection."""
         if self.embedded:
             return await asyncio.to_thread(self.run, work)
+        check_open(self._closed)
         with self._translating():
             client = await self._clients.get()
 
@@ -128,8 +130,9 @@ class Connection:
         return await steps.arun(work, lambda call: steps.arun(self._attempts(call), send))
 
     def close(self) -> None:
-        """Close the connection. Each event loop closes its asynchronous client itself."""
+        """Close the connection for good. Each event loop closes its asynchronous client itself."""
         with self._lock:
+            self._closed = True
             engine, client = self._engine, self._client
             self._engine = self._client = None
         if self._forked:
@@ -170,6 +173,7 @@ class Connection:
                 "only, or run a Qdrant server."
             )
         with self._lock:
+            check_open(self._closed)
             if self._client is None:
                 with self._translating():
                     if self.embedded:

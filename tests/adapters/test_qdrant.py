@@ -1165,3 +1165,17 @@ def test_questions_that_are_too_large_for_one_request_to_a_server_are_sent_in_se
         with pytest.raises(StopIteration) as stop:
             steps.send(answers if len(answers) > 1 else answers[0])
         assert stop.value.value == list(range(1, 20))
+
+
+def test_a_list_that_is_read_on_after_close_does_not_take_the_folder_again(tmp_path: Path) -> None:
+    search = hs.HybridSearch({"bm25": hs.BM25()}, f"qdrant:///{tmp_path}/name")
+    search.index([{"id": f"{number:04}", "text": "wing"} for number in range(600)], show_progress_bar=False)
+    listing, batches = search.documents(), search.backend.scan(10)  # type: ignore[attr-defined]
+    next(listing), next(batches)
+    search.close()
+    for rest in (listing, batches):
+        with pytest.raises(BackendError, match="The index was closed"):
+            list(rest)
+    with hs.open(f"qdrant:///{tmp_path}/name") as again:
+        assert again.count() == 600
+    assert search.backend._connection._client is None  # type: ignore[attr-defined]
