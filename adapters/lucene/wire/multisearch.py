@@ -49,7 +49,7 @@ def msearch(address: Address, rounds: Rounds[T]) -> Steps[T]:
 class _Written(NamedTuple):
     """A search as JSON, and the name of its index, if it is not the index of the address."""
 
-    index: str | None
+    index_name: str | None
     body: bytes
 
 
