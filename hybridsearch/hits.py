@@ -103,8 +103,8 @@ class Explanation:
         likeness: Most similar hit that MMR put before this hit. None without MMR.
         group: Value of the field that groups the hits. None without groups.
         grouped: Ids of the other documents of the group among the candidates, best first.
-        notes: Sentences about the query if no retriever has the document in its ranking. A note says, for example, that
-            each word of the query is a stop word.
+        notes: Sentences about retrievers that did not answer. If no retriever has the document in its ranking, there
+            are also sentences about the query, for example that each word of it is a stop word.
         feedback: What feedback did to the query, by retriever: the documents that it read, and the terms that it
             added. Empty for a search without feedback.
     """

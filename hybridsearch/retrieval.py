@@ -347,13 +347,14 @@ class Plan:
         of_all = [f"Without {name}: {reason}" for name, reason in answers.failures.items()]
         if not of_all:  # after a failure, the engine may not answer this either
             of_all = filter_notes(self.backend, self.filter, self.known)
+        absent = _absent(answers.failures)
         of_empty = [] if of_all or all(candidates) else self._why_empty()
         results = []
         for i, query in enumerate(queries):
             requests = {name: answers.requests[name][i] for name in answers.rankings}
             matches, words = (self._matched_by(name, query, found[i], candidates[i]) for name in ("matches", "words"))
             tokens = partial(self._matched_tokens, query, requests, by_query[i])
-            explain = partial(self._explain, query, requests, matches, tokens, answers.expansions_of(i))
+            explain = partial(self._explain, query, requests, matches, tokens, answers.expansions_of(i), absent)
             chosen = chooser.choose(candidates[i], partial(self._similarities, found[i]))
             page = chosen[chooser.offset :][:top_k]
             own = {name: of_retriever[i].query for name, of_retriever in answers.asked.items()}
@@ -400,7 +401,7 @@ class Plan:
             reranker_score=None,
             rank=None,
             token_matches={name: matches for name, matches in tokens.items() if matches},
-            notes=tuple(answers.notes_of(0)),
+            notes=(*_absent(answers.failures), *answers.notes_of(0)),
             feedback=answers.expansions_of(0),
         )
 
@@ -571,6 +572,7 @@ class Plan:
         matches: Callable[[str], tuple[TokenMatch, ...]] | None,
         tokens: Callable[[Hit], dict[str, tuple[TokenMatch, ...]]],
         expansions: Mapping[str, Expansion],
+        notes: tuple[str, ...],
         hits: Sequence[Hit],
     ) -> list[Explanation]:
         """Explanations of hits for one query."""
@@ -596,10 +598,16 @@ class Plan:
                 blend=0.0 if hit.reranker_score is None else getattr(self.reranker, "blend", 0.0),
                 matches=() if matches is None else matches(hit.id),
                 token_matches=tokens(hit),
+                notes=notes,
                 feedback=expansions,
             )
             for hit in hits
         ]
+
+
+def _absent(failures: Mapping[str, str]) -> tuple[str, ...]:
+    """Notes of an explanation on retrievers that failed. Clients of a service may read them, so they give no reason."""
+    return tuple(f"The retriever {name!r} did not answer, so this explanation is without it." for name in failures)
 
 
 def unanswered(failures: Mapping[str, str]) -> RetrieverError:

@@ -507,7 +507,8 @@ class HybridSearch:
             feedback: `hs.RM3(...)`, `hs.Rocchio(...)` or a list of them, as in `search`.
 
         Returns:
-            For each query, in order, the rankings by retriever name.
+            For each query, in order, the rankings by retriever name. If an optional retriever failed, a warning says
+            so, and its rankings are missing.
 
         >>> import hybridsearch as hs
         >>> search = HybridSearch({"bm25": hs.BM25()})
@@ -516,7 +517,10 @@ class HybridSearch:
         [{'bm25': ('a',)}, {'bm25': ('b',)}]
         """
         plan = self.plan(filter=filter, retrievers=retrievers, candidates=candidates, reranker=None, feedback=feedback)
-        return replace(plan, passages=()).ask(queries).by_query
+        answers = replace(plan, passages=()).ask(queries)
+        for name, reason in answers.failures.items():
+            warn(f"The rankings are without {name}: {reason}")
+        return answers.by_query
 
     async def asearch(self, query: str, top_k: int = 10, **options: Unpack[SearchOptions]) -> Results:
         """Find the best documents for a query without blocking the event loop.

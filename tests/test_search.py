@@ -268,6 +268,20 @@ def test_a_reranker_must_give_one_finite_score_a_document(scores: list[float]) -
             search.search("flow")
 
 
+def test_explanations_and_rankings_tell_of_an_optional_retriever_that_failed() -> None:
+    broken = HashedWords()
+    search = hs.HybridSearch({"bm25": hs.BM25(), "dense": broken}, optional=["dense"])
+    search.index(DOCUMENTS)
+    assert search.explain("flow", "empty").notes == ()
+    broken.error = RuntimeError("no memory")
+    note = "The retriever 'dense' did not answer, so this explanation is without it."
+    assert search.search("boundary layer")[0].explain().notes == (note,)
+    assert search.explain("boundary layer", "heat").notes == (note,)
+    assert search.explain("flow", "empty").notes == (note,)
+    with pytest.warns(UserWarning, match="The rankings are without dense: .*no memory"):
+        assert [list(found) for found in search.rankings(["flow"])] == [["bm25"]]
+
+
 def test_an_optional_retriever_that_fails_degrades_the_results() -> None:
     broken = HashedWords()
     search = hs.HybridSearch({"bm25": hs.BM25(), "dense": broken}, optional=["dense"])
