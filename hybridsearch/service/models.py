@@ -187,7 +187,7 @@ class RecencyBoost(Strict):
     field: str = Field(min_length=1, description="Metadata field that holds a date.")
     half_life: str = Field(
         default="30d",
-        pattern=r"^[1-9][0-9]{0,5}(\.[0-9]{1,6})?[smhdwy]$",
+        pattern=r"^([1-9][0-9]{0,5}(\.[0-9]{1,6})?|0\.0{0,5}[1-9][0-9]{0,5})[smhdwy]$",
         description="Age at which half of the weight is left, such as 12h, 30d or 1y.",
     )
     weight: float = Field(default=0.25, gt=0, le=1e6)

@@ -38,7 +38,7 @@ def test_all_arguments_of_a_search_work(ask: Ask, papers: Path) -> None:
         "fusion": {"type": "rrf", "k": 10, "weights": {"bm25": 2, "chars": 1}},
         "rerank": False,
         "boost": [
-            {"type": "recency", "field": "published", "half_life": "1y", "weight": 0.5},
+            {"type": "recency", "field": "published", "half_life": "0.5y", "weight": 0.5},
             {"type": "field", "where": {"year": 2023}, "weight": 5},
             {"type": "field", "where": "year"},
         ],
@@ -54,7 +54,7 @@ def test_all_arguments_of_a_search_work(ask: Ask, papers: Path) -> None:
             "charge the battery",
             5,
             fusion=hs.RRF(10, {"bm25": 2, "chars": 1}),
-            boost=[hs.Recency("published", "1y", 0.5), hs.FieldBoost({"year": 2023}, 5), hs.FieldBoost("year")],
+            boost=[hs.Recency("published", "0.5y", 0.5), hs.FieldBoost({"year": 2023}, 5), hs.FieldBoost("year")],
             diversity=hs.MMR(0.5, retriever="bm25"),
             feedback=hs.RM3(2, max_share=1),
             **same,
