@@ -13,7 +13,7 @@ vectors get equal scores. A server scores each vector separately.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, TypeAlias
 
@@ -28,6 +28,8 @@ from hybridsearch.documents import Document
 from hybridsearch.ranking import EMPTY, PassageScore, Ranking
 
 _WIDTH = 4  # passages that one request asks for, for each document or passage that is wanted
+
+_BYTES = 8 << 20  # bytes of questions in one request; servers refuse 32 MiB
 
 _EMBEDDED_ERROR = 1e-5
 """The error of a dense score of the embedded engine, relative to the product of the lengths of the two vectors."""
@@ -211,6 +213,21 @@ class Listing:
         self.question.within = models.Filter(must=[condition])
         wanted = _WIDTH * self._most * len(self.pending) + 1
         self.question.limit = wanted if factor == 1 else factor * self.question.limit
+
+
+def parts_of(questions: Sequence[models.QueryRequest], *, whole: bool) -> Iterator[list[models.QueryRequest]]:
+    """The questions in lists that fit into one request each. With `whole`, all are in one list."""
+    part: list[models.QueryRequest] = []
+    size = 0
+    for question in questions:
+        length = 0 if whole or len(questions) == 1 else len(question.model_dump_json(exclude_unset=True))
+        if part and size + length > _BYTES:
+            yield part
+            part, size = [], 0
+        part.append(question)
+        size += length
+    if part:
+        yield part
 
 
 def _by_document(passages: Sequence[Passage]) -> dict[str, dict[int, float]]:

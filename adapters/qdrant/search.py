@@ -10,7 +10,7 @@ also tells which passages are out of date (see `writing`).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -28,7 +28,7 @@ from hybridsearch.adapters.qdrant.filters import compile_filter
 from hybridsearch.adapters.qdrant.index import Index, passages_of
 from hybridsearch.adapters.qdrant.payload import SHOWN, from_payload, passage_ids, point_id, spans_of
 from hybridsearch.adapters.qdrant.points import Terms, from_rows
-from hybridsearch.adapters.qdrant.questions import Listing, Scored, Search
+from hybridsearch.adapters.qdrant.questions import Listing, Scored, Search, parts_of
 from hybridsearch.backends import Kind, Request, RetrieverSchema
 from hybridsearch.documents import Document
 from hybridsearch.errors import FilterError, IndexCorruptedError, IndexNotFoundError
@@ -42,8 +42,6 @@ MAX_FETCH = 256
 """The largest number of documents that one request fetches."""
 
 _COUNTED = 10_000  # texts whose terms one request reads
-
-_BYTES = 8 << 20  # bytes of questions in one request; servers refuse 32 MiB
 
 _KEYS = 1000  # documents whose sort fields one request reads
 
@@ -132,26 +130,11 @@ class Searcher:
 
     def _answers(self, asked: Mapping[str, Sequence[models.QueryRequest]]) -> Steps[list[Any]]:
         """The answers to questions to collections, in order. They take several requests if one would be too large."""
-        parts = [(of, part) for of, questions in asked.items() for part in self._parts(questions)]
+        parts = [(of, part) for of, questions in asked.items() for part in parts_of(questions, whole=self.embedded)]
         calls = [call(of, "query_batch_points", requests=part) for of, part in parts]
         if len(calls) < 2:  # a list of calls takes longer
             return list((yield calls[0])) if calls else []
         return [answer for answers in (yield calls) for answer in answers]
-
-    def _parts(self, questions: Sequence[models.QueryRequest]) -> Iterator[list[models.QueryRequest]]:
-        if self.embedded or len(questions) < 2:
-            yield from [list(questions)] if questions else []
-            return
-        part: list[models.QueryRequest] = []
-        size = 0
-        for question in questions:
-            length = len(question.model_dump_json(exclude_unset=True))
-            if part and size + length > _BYTES:
-                yield part
-                part, size = [], 0
-            part.append(question)
-            size += length
-        yield part
 
     def _drop_stale(self, searches: Sequence[Search]) -> Steps[None]:
         """Read the documents of the best passages, and drop the passages that are of another version."""

@@ -24,9 +24,7 @@ _INLINE = {
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 _HIDDEN = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.IGNORECASE)
 _DECLARED = re.compile(rb"""<meta[^>]{0,200}?charset\s*=\s*["']?\s*([\w:-]{1,40})""", re.IGNORECASE)
-_XML = re.compile(
-    rb"""\s*<\?xml\s[^>]{0,200}?encoding\s*=\s*["']([\w:-]{1,40})"""
-)  # counts if nothing else is declared
+_XML = re.compile(rb"""\s*<\?xml\s[^>]{0,200}?encoding\s*=\s*["']([\w:-]{1,40})""")  # if there is no `_DECLARED`
 _END = re.compile(r"</(?:body|html)\s*>", re.IGNORECASE)  # browsers show what comes after it, and libxml2 drops it
 _DEEPEST = 200  # levels that are converted one by one; what is nested more deeply becomes plain text
 _WIDEST = 1000  # cells that one cell may span

@@ -134,7 +134,8 @@ def gather(
     judged = test if isinstance(test, Dataset) or test is None else load_one(test, "test")
     if judged is not None:
         _check_test(judged)
-    corpus = _documents(corpus)
+    if corpus is not None:
+        corpus = read_documents(list(corpus) if isinstance(corpus, Iterator) else corpus)
     parts = [(name, part, _judged(part)) for name, part in _parts(data)]
     for _, part, dataset in parts:
         if judged is None and dataset is not None:
@@ -378,11 +379,6 @@ def _own_split(source: object, split: str, training: Dataset) -> Dataset | None:
     except NoSplitError:
         return None
     return None if found.digest == training.digest else found
-
-
-def _documents(corpus: Iterable[Document] | str | Path | None) -> Iterable[Document] | None:
-    """Documents that can be read several times."""
-    return None if corpus is None else read_documents(list(corpus) if isinstance(corpus, Iterator) else corpus)
 
 
 def asked_in(of: object) -> set[Question]:

@@ -246,17 +246,16 @@ class Steps:
         """
         test, comparison, figures = self.sources.test, None, {}
         if is_main_process():
+            when = "after" if before is None else "before and after"
             if test is not None:
                 measures = list(MEASURES)
                 with suppress(InvalidArgumentError):  # such as Spearman, which is for rows with scores
                     measures = list(dict.fromkeys([str(parse_measures(self.settings.measure)[0]), *MEASURES]))
                 queries = number_of(len(test.queries), "query", "queries")
-                when = "after" if before is None else "before and after"
                 self._say(f"Comparing the model {when} training on {test.name}: {queries}.")
                 comparing |= {"measures": measures, "show_progress_bar": self._show}
                 comparison = compare_models(before, after, test, self._kind, **comparing)
             if self._measuring is not None:
-                when = "after" if before is None else "before and after"
                 self._say(f"Measuring the model {when} training with the evaluators.")
             figures = compare_figures(before, after, self._kind, self._measuring)
         options = {name: value for name, value in self._options.items() if value is not None}
