@@ -14,6 +14,7 @@ from hybridsearch.backends import RetrieverSchema
 from hybridsearch.documents import Document
 from hybridsearch.encoders import Encoder
 from hybridsearch.errors import IndexNotFoundError, InvalidArgumentError
+from hybridsearch.fusion import read_fusion
 from hybridsearch.integrations.encoding import as_vectors
 from hybridsearch.rerank import Reranker, blended, score_pairs
 from hybridsearch.retrieval import Plan
@@ -49,6 +50,21 @@ def is_indexed(search: HybridSearch) -> bool:
     except IndexNotFoundError:
         return False
     return True
+
+
+def reading(search: HybridSearch, options: Mapping[str, Any], least: int) -> dict[str, Any]:
+    """The options of a search that reads at least some documents from each retriever.
+
+    Args:
+        search: The index.
+        options: Options of `HybridSearch.search`. If they have `candidates`, this number counts.
+        least: Number of documents. The number of a tuned fusion, or else of the index, counts if it is larger.
+    """
+    if options.get("candidates") is not None:
+        return dict(options)
+    fusion = options.get("fusion")
+    tuned = None if fusion is None else read_fusion(fusion, None)[1]
+    return {**options, "candidates": max(search.candidates if tuned is None else tuned, least)}
 
 
 def log_notes(log: logging.Logger, notes: Iterable[str]) -> None:

@@ -30,6 +30,7 @@ from hybridsearch.integrations.asking import (
     is_indexed,
     log_notes,
     plan_by_vector,
+    reading,
 )
 from hybridsearch.integrations.encoding import FunctionEncoder, model_of
 from hybridsearch.integrations.found import Content, check_form, metadata_of, text_of, with_title
@@ -574,8 +575,7 @@ class HybridSearchVectorStore(VectorStore):
         return plan_by_vector(self.hybrid_search, self._dense, embedding, asked).results([A_VECTOR])[0]
 
     def _diverse(self, fetch_k: int, lambda_mult: float, options: Mapping[str, Any]) -> dict[str, Any]:
-        diversity = MMR(lambda_mult, fetch_k)
-        return {"candidates": max(self.hybrid_search.candidates, fetch_k), "diversity": diversity, **options}
+        return reading(self.hybrid_search, {"diversity": MMR(lambda_mult, fetch_k), **options}, fetch_k)
 
     def _with_cosines(self, results: Results, form: _Form, asked: dict[str, Any]) -> list[tuple[Document, float]]:
         if not results:

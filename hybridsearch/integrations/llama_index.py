@@ -27,6 +27,7 @@ from hybridsearch.integrations.asking import (
     is_indexed,
     log_notes,
     plan_by_vector,
+    reading,
     reranked,
     with_vector,
 )
@@ -368,7 +369,7 @@ class HybridSearchVectorStore(BasePydanticVectorStore):
         threshold, depth = given.pop("mmr_threshold", None), given.pop("mmr_prefetch_k", None)
         check_options(given)
         options: dict[str, Any] = {"filter": self._filter(query.filters, query.node_ids or None, query.doc_ids or None)}
-        candidates = [self._search.candidates, query.sparse_top_k or 0]
+        least = query.sparse_top_k or 0
         names = list(self._search.retrievers)
         if mode in ("text_search", "sparse"):
             options["retrievers"] = [name for name in names if self._schemas()[name].kind in _LEXICAL]
@@ -381,8 +382,8 @@ class HybridSearchVectorStore(BasePydanticVectorStore):
         elif mode == "mmr":
             relevance = next((one for one in (threshold, query.mmr_threshold) if one is not None), 0.5)
             options["diversity"] = MMR(relevance, 4 * top_k if depth is None else depth)
-            candidates.append(options["diversity"].depth)
-        return {**options, "candidates": max(candidates), **given}, top_k
+            least = max(least, options["diversity"].depth)
+        return reading(self._search, {**options, **given}, least), top_k
 
     def _weights(self, alpha: float) -> dict[str, float]:
         """`alpha` for the dense retrievers together, and the rest for the others together."""

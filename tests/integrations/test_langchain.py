@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import pickle
 import threading
@@ -340,6 +341,20 @@ def test_scores_are_those_of_hits_and_mmr_is_ours(store: HybridSearchVectorStore
         by_vector == store.hybrid_search.search("boundary layer", 3, retrievers=["dense"], diversity=hs.MMR(0.2, 4)).ids
     )
     assert ids(asyncio.run(store.amax_marginal_relevance_search_by_vector(vector, **asked))) == by_vector
+
+
+def test_mmr_with_a_tuned_fusion_reads_as_many_candidates_as_were_tuned(
+    store: HybridSearchVectorStore, tmp_path: Path
+) -> None:
+    file = tmp_path / "tuned.json"
+    file.write_text(json.dumps({"type": "tuned", "fusion": {"type": "score"}, "candidates": 2}), encoding="utf-8")
+    search = store.hybrid_search
+    tuned = search.search("boundary layer", 2, fusion=file, diversity=hs.MMR(1, 2))
+    assert tuned[1].score != search.search("boundary layer", 2, fusion="minmax", diversity=hs.MMR(1, 2))[1].score
+
+    found = store.max_marginal_relevance_search("boundary layer", 2, 2, 1, fusion=file, details="found")
+
+    assert [(one.id, one.metadata["found"]["score"]) for one in found] == [(hit.id, hit.score) for hit in tuned]
 
 
 def test_a_store_without_vectors_says_what_it_cannot_do(manual: hs.HybridSearch) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -154,6 +155,17 @@ def ids_of(store: HybridSearchVectorStore, text: str, top_k: int = 4, **query: A
 
 
 # Queries
+
+
+def test_a_tuned_fusion_also_sets_the_candidates_of_a_store(store: HybridSearchVectorStore, tmp_path: Path) -> None:
+    file = tmp_path / "tuned.json"
+    file.write_text(json.dumps({"type": "tuned", "fusion": {"type": "score"}, "candidates": 2}), encoding="utf-8")
+    tuned = store.client.search("boundary layer", 2, fusion=file)
+    assert tuned[1].score != store.client.search("boundary layer", 2, fusion="minmax")[1].score
+
+    found = store.query(VectorStoreQuery(query_str="boundary layer", similarity_top_k=2), fusion=file)
+
+    assert (found.ids, found.similarities) == (tuned.ids, [hit.score for hit in tuned])
 
 
 def test_modes_ask_the_retrievers_that_they_name(store: HybridSearchVectorStore) -> None:
