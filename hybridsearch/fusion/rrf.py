@@ -41,7 +41,8 @@ class RRF(Fusion):
 
     def __init__(self, k: float = 60, weights: Mapping[str, float] | None = None) -> None:
         super().__init__(weights)
-        self.k = number("RRF's k", k, least=0, sentence="{name} is {value}, but it must be a number >= 0, usually 60.")
+        k = number("RRF's k", k, least=0, sentence="{name} is {value}, but it must be a number >= 0, usually 60.")
+        self.k = int(k) if k < _LARGE and float(k).is_integer() else k  # 60.0 is shown as 60
 
     @property
     def keeps_order(self) -> bool:

@@ -242,7 +242,7 @@ class RocchioSettings(Strict):
 
     documents: int = Field(default=3, ge=1, le=100, description="Number of first documents that are read.")
     alpha: float = Field(default=0.9, ge=0, le=1e6, description="Weight of the query.")
-    beta: float = Field(default=0.1, gt=0, le=1e6, description="Weight of the mean of the documents.")
+    beta: float = Field(default=0.1, ge=0, le=1e6, description="Weight of the mean of the documents.")
     retriever: RetrieverName | None = Field(
         default=None, description="Retriever. Default: each dense or sparse retriever."
     )

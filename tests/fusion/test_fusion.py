@@ -150,6 +150,11 @@ def test_contributions_sum_to_the_fused_score(a: dict[str, float], b: dict[str, 
             assert sum(of[id] for of in contributions.values() if id in of) == pytest.approx(score)
 
 
+def test_a_whole_k_is_shown_alike_wherever_it_came_from() -> None:
+    assert repr(RRF(20.0)) == repr(RRF(20)) == "RRF(k=20)"  # the service and `--systems rrf:20` read 20.0
+    assert repr(RRF(0.5)) == "RRF(k=0.5)"
+
+
 @pytest.mark.parametrize("fusion", [RRF(), RRF(k=10, weights={"a": 1}), ScoreFusion("zscore", weights={"a": 0.5})])
 def test_a_fusion_survives_json(fusion: Fusion) -> None:
     again = make_fusion(fusion.to_json())

@@ -28,6 +28,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 import hybridsearch as hs
 from hybridsearch.access import Tokens
 from hybridsearch.backends import Fingerprint, RetrieverSchema
+from hybridsearch.fusion.judged import Strength
 from hybridsearch.ranking import Ranking
 from hybridsearch.service.agreement import overlap, rank_biased_overlap
 from hybridsearch.service.app import make_app
@@ -78,6 +79,7 @@ class Short:
 
 
 RETRIEVERS = {"bm25": hs.BM25(), "dense": Letters()}
+JUDGED = hs.JudgedFusion({"bm25": 0.5, "dense": 0.5}, strengths={"bm25": Strength(0.5, 0.1, 0.1, 1.0)}, queries=50)
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +112,7 @@ def serve(indexes: Mapping[str, ServedIndex], tokens: Tokens | None = None, **op
 
 @pytest.fixture(scope="module")
 def address(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a service with three indexes: as they are, reranked, and with hostile texts."""
+    """The address of a service with four indexes: as it is, reranked, with hostile texts, and with a judged fusion."""
     hostile = tmp_path_factory.mktemp("hostile") / "hostile"
     with hs.HybridSearch({"bm25": hs.BM25()}, hostile) as made:
         text = f"hostile words {HOSTILE} more hostile words"
@@ -120,6 +122,7 @@ def address(place: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[s
             "help": ServedIndex("help", str(place), retrievers=RETRIEVERS),
             "reranked": ServedIndex("reranked", str(place), retrievers=RETRIEVERS, reranker=Short()),
             "hostile": ServedIndex("hostile", str(hostile)),
+            "judged": ServedIndex("judged", str(place), retrievers=RETRIEVERS, fusion=JUDGED),
         },
         queries=(str(HELPDESK),),
     )
@@ -320,6 +323,17 @@ def test_a_fusion_that_only_the_service_knows_is_asked_for(look: Open, search: h
     with opened.page.expect_response("**/look"):
         opened.page.get_by_label("adaptive").check()
     expected = search.search(QUERY, fusion="adaptive").ids
+    opened.page.locator(f".column.fused li:first-child .row[data-id='{expected[0]}']").wait_for()
+    assert opened.column("fused") == expected
+
+
+def test_the_weights_of_a_judged_fusion_can_be_changed(look: Open, search: hs.HybridSearch) -> None:
+    opened = look(at_look("judged"))
+    fused(opened.page).first.wait_for()
+    assert opened.column("fused") == search.search(QUERY, fusion=JUDGED).ids
+    expected = search.search(QUERY, fusion=hs.JudgedFusion({"bm25": 0.5, "dense": 0})).ids
+    with opened.page.expect_response("**/look"):
+        opened.page.get_by_label("dense, exact").fill("0")
     opened.page.locator(f".column.fused li:first-child .row[data-id='{expected[0]}']").wait_for()
     assert opened.column("fused") == expected
 

@@ -80,6 +80,12 @@ def test_a_search_without_a_retriever_to_ask_is_a_conflict(ask: Ask) -> None:
     assert (answer.status_code, answer.json()["type"]) == (409, "urn:hybridsearch:error:no-retriever")
 
 
+def test_feedback_takes_what_python_takes(ask: Ask) -> None:
+    assert hs.Rocchio(beta=0).beta == 0
+    answer = ask("POST", "/v1/papers/search", json={"query": "a", "feedback": {"rocchio": {"beta": 0}}})
+    assert answer.json()["detail"].startswith("Rocchio is feedback for dense and sparse retrievers")  # it was made
+
+
 def test_a_browser_asks_by_a_query_string(ask: Ask) -> None:
     filtered = ask("GET", "/v1/papers/search", params={"q": "battery", "filter": '{"year": 2020}'}).json()
     assert [hit["id"] for hit in filtered["hits"]] == ["manual/alder"]

@@ -33,7 +33,8 @@ export function read(app, name) {
 // The configuration as the service takes it. A fusion that only the index knows is left to the index.
 export function sent(configuration) {
   const { fusion } = configuration;
-  return { ...configuration, fusion: KINDS.some(([kind]) => kind === kindOf(fusion)) ? fusion : null };
+  const known = fusion.type === "judged" || KINDS.some(([kind]) => kind === kindOf(fusion));
+  return { ...configuration, fusion: known ? fusion : null };
 }
 
 // The text that the address holds. null for the settings of the index.
