@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from hybridsearch.cli import arguments
 from hybridsearch.cli.app import MEASURING, Verb, app
 from hybridsearch.cli.arguments import MODELS, backend_options, of_output, opt, ways
+from hybridsearch.cli.sources import check_outputs
 from hybridsearch.cli.terminal import console_on, print_json, print_plain
 
 _of_judge = partial(opt, rich_help_panel="Judge")
@@ -65,6 +66,7 @@ def calibrate(
     from hybridsearch.evaluation.datasets import read_queries
     from hybridsearch.fusion.base import check_file
 
+    check_outputs(save=save)
     if save is not None:
         check_file(save)
     run = ways(precision, runtime)

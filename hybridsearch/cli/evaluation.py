@@ -261,7 +261,15 @@ def compare(
     ] = None,
     sparse: Annotated[str | None, _of_systems("MODEL", "Sparse model for --preset, or bm25. Default: bm25.")] = None,
     dense: Annotated[str | None, _of_systems("MODEL", "Dense model for --preset.")] = None,
-    candidates: Annotated[int, _of_systems("N", "Number of documents that are read from each retriever.", min=1)] = 100,
+    candidates: Annotated[
+        int | None,
+        _of_systems(
+            "N",
+            "Number of documents that are read from each retriever. Default: the number of the index with --index, "
+            "else 100.",
+            min=1,
+        ),
+    ] = None,
     oracle_positives: Annotated[
         bool,
         flag(
@@ -335,23 +343,23 @@ def compare(
     check_built(index, retrievers=retrievers, language=language)
     if rerank_top_k is not None and reranker is None:
         raise InvalidArgumentError("--rerank-top-k needs a reranker: give --reranker MODEL too.")
+    texts = [text.strip() for one in systems or () for text in one.split(",") if text.strip()]
+    _check_reranked(texts, reranker, oracle_positives)
     check_outputs(html=html, markdown=markdown, save=save, runs=runs)
     depth = rerank_top_k or (50 if preset is None else 100)
     run = ways(precision, runtime)
     made = arguments.reranker(reranker, rerank_blend, top_k=depth, **run)
 
-    texts = [text.strip() for one in systems or () for text in one.split(",") if text.strip()]
-
     def compare_on(data: Dataset, folder: Path) -> Comparison:
         spec = default_retrievers(texts, data) if retrievers is None else retrievers
-        opened = open_source(spec, index, language or "english", candidates, data, folder, option, **run)
+        opened = open_source(spec, index, language, candidates, data, folder, option, **run)
         with opened as (source, runs_beside):
             if preset is not None and made is not None and isinstance(source, hs.HybridSearch):
                 first, second = source.retrievers
                 compared: Mapping[str, Any] = experiment.retrieve_rerank(source, made, sparse=first, dense=second)
                 chosen = split_names(measures) or list(experiment.RETRIEVE_RERANK_MEASURES)
             else:
-                compared = make_systems(texts, source, runs_beside, made)
+                compared = make_systems(texts, source, runs_beside, made, candidates)
                 chosen = split_names(measures) or []
             comparison = experiment.compare(
                 compared,
@@ -409,6 +417,18 @@ def _preset_retrievers(
     if dense is None or reranker is None:
         raise InvalidArgumentError("--preset retrieve-rerank needs --dense MODEL and --reranker MODEL.")
     return f"{'bm25' if sparse in (None, 'bm25') else f'sparse={sparse}'},dense={dense}"
+
+
+def _check_reranked(texts: list[str], reranker: str | None, oracle_positives: bool) -> None:
+    """Refuse `--reranker` and `--oracle-positives` if no system of `--systems` is reranked."""
+    parts = [part.partition(":")[0].strip() for text in texts for part in text.rpartition("=")[2].split("+")]
+    if reranker is not None and texts and "rerank" not in parts:
+        raise InvalidArgumentError(
+            "--reranker is for systems with the part rerank, and --systems has none: write a system such as "
+            f"{texts[0]}+rerank, or leave out --reranker."
+        )
+    if oracle_positives and reranker is None:
+        raise InvalidArgumentError("--oracle-positives is for systems with a reranker: give --reranker MODEL too.")
 
 
 def _summary(found: Comparison | SystemResult) -> Any:

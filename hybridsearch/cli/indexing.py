@@ -193,9 +193,12 @@ def index(
         of_run("N", "Number of workers, with --cluster. Default: as many as the cluster has room for.", min=1),
     ] = None,
     worker_cpus: Annotated[
-        float, of_run("N", "Number of CPU cores that a worker reserves, with --cluster.", min=0)
-    ] = 1,
-    worker_gpus: Annotated[float, of_run("N", "Number of GPUs that a worker reserves, with --cluster.", min=0)] = 0,
+        float | None,
+        of_run("N", "Number of CPU cores that a worker reserves, with --cluster. Default: 1.", min=0),
+    ] = None,
+    worker_gpus: Annotated[
+        float | None, of_run("N", "Number of GPUs that a worker reserves, with --cluster. Default: 0.", min=0)
+    ] = None,
     sync: Annotated[
         bool,
         flag(
@@ -321,7 +324,7 @@ def _open_or_create(
     if retrievers is None:
         with contextlib.suppress(IndexNotFoundError):
             given = language or any(option is not None for option in encoding_options.values())
-            encoders = make_encoders("bm25", language or "english", **encoding_options) if given else None
+            encoders = make_encoders("bm25", language, **encoding_options) if given else None
             searcher = hs.open(place, retrievers=encoders, backend_options=backend_options, **run)
             if passages is not None and not passages.fits(searcher.passages):
                 with searcher:
@@ -330,7 +333,7 @@ def _open_or_create(
                         f"with {passages}: leave out --passages, or index the documents into another place."
                     )
             return searcher
-    encoders = make_encoders(retrievers or "bm25", language or "english", **encoding_options, **run)
+    encoders = make_encoders(retrievers or "bm25", language, **encoding_options, **run)
     return hs.HybridSearch(encoders, backend=place, passages=passages, backend_options=backend_options)
 
 
@@ -413,15 +416,16 @@ def _check_via(via: str | None, resume: bool) -> None:
         )
 
 
-def _cluster(address: str | None, workers: int | None, cpus: float, gpus: float) -> RayCluster | None:
+def _cluster(address: str | None, workers: int | None, cpus: float | None, gpus: float | None) -> RayCluster | None:
     """The cluster that `--cluster` names. None without it."""
     from hybridsearch.indexing.cluster import RayCluster
 
     if address is None:
-        if workers is not None:
-            raise InvalidArgumentError("--workers is a setting of a cluster: give --cluster too, or leave it out.")
+        for option, value in {"--workers": workers, "--worker-cpus": cpus, "--worker-gpus": gpus}.items():
+            if value is not None:
+                raise InvalidArgumentError(f"{option} is a setting of a cluster: give --cluster too, or leave it out.")
         return None
-    return RayCluster(None if address == "ray" else address, workers, cpus, gpus)
+    return RayCluster(None if address == "ray" else address, workers, 1 if cpus is None else cpus, gpus or 0)
 
 
 def _how_to_go_on(searcher: HybridSearch, place: str, via: str | None) -> str:

@@ -123,7 +123,7 @@ def mine(
     try:
         run = ways(precision, runtime)
         spec = retrievers or "bm25"
-        with _searched(data, split, index, spec, language or "english", option, run) as search:
+        with _searched(data, split, index, spec, language, option, run) as search:
             found = mine_hard_negatives(
                 pairs,
                 search,
@@ -158,7 +158,7 @@ def _searched(
     split: str,
     index: str | None,
     retrievers: str,
-    language: str,
+    language: str | None,
     option: list[str] | None,
     run: dict[str, Any],
 ) -> Iterator[HybridSearch]:

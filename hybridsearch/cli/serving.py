@@ -104,14 +104,14 @@ def mcp(
         flag("--http", "Serve over streamable HTTP, and not over stdin and stdout.", rich_help_panel="Run"),
     ] = False,
     host: Annotated[
-        str,
+        str | None,
         of_run(
             "ADDRESS",
             "Address to listen on, with --http. Another address than 127.0.0.1 needs tokens in HYBRIDSEARCH_TOKENS, "
-            "such as read:TOKEN,write:TOKEN.",
+            "such as read:TOKEN,write:TOKEN. Default: 127.0.0.1.",
         ),
-    ] = "127.0.0.1",
-    port: Annotated[int, of_run("N", "Port to listen on, with --http.", min=1, max=65535)] = 8765,
+    ] = None,
+    port: Annotated[int | None, of_run("N", "Port to listen on, with --http. Default: 8765.", min=1, max=65535)] = None,
     about: Annotated[
         str, of_run("TEXT", "Sentence that tells agents what the documents are about.", show_default=False)
     ] = "",
@@ -136,6 +136,9 @@ def mcp(
     from hybridsearch.access import Tokens
     from hybridsearch.integrations.mcp import make_server, serve_http
 
+    for name, value in {"--host": host, "--port": port}.items():
+        if value is not None and not http:
+            raise InvalidArgumentError(f"{name} is a setting of --http: give --http too, or leave it out.")
     tokens = Tokens.from_environment() if http else None
     named = _named(places)
     options = {"backend_options": backend_options(option), **ways(precision, runtime)}
@@ -144,7 +147,7 @@ def mcp(
         server = make_server(searches, allow_write=allow_write, about=about, tokens=tokens)
         Thread(target=_load_models, args=(searches.values(),), daemon=True).start()
         if http:
-            serve_http(server, host, port)
+            serve_http(server, host or "127.0.0.1", port or 8765)
         else:
             server.run("stdio")
 

@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,8 +98,8 @@ def default_retrievers(systems: list[str], data: Dataset) -> str:
 def open_source(
     spec: str,
     index: str | None,
-    language: str,
-    candidates: int,
+    language: str | None,
+    candidates: int | None,
     data: Dataset,
     folder: Path,
     option: list[str] | None,
@@ -107,7 +108,8 @@ def open_source(
     """What the systems search, and run files that stand alone beside it.
 
     Systems search the index at `index`, or an index that is built here by `spec`. If `spec` names only run files, the
-    systems search those. `run` are the arguments `precision` and `runtime` of encoders.
+    systems search those. `run` are the arguments `precision` and `runtime` of encoders. `candidates` is the number of
+    documents that are read from each retriever. None takes the number of the index, and 100 for a new one.
     """
     import hybridsearch as hs
     from hybridsearch.cli.arguments import backend_options
@@ -121,12 +123,15 @@ def open_source(
         return
     models, runs = _models_and_runs(spec)
     if not models:
+        if language is not None or option:
+            given = "--option" if language is None else "--language"
+            raise InvalidArgumentError(f"{given} is for an index, but there are only run files: leave it out.")
         yield runs, {}
         return
     encoders = make_encoders(models, language, **(run if re.search("dense=|sparse=|late=", models) else {}))
     if data.corpus is None:
         raise InvalidArgumentError(f"The data set {data.name!r} has no documents to index: compare run files on it.")
-    with kept_index(encoders, data.corpus, folder, candidates=candidates, backend_options=options) as searcher:
+    with kept_index(encoders, data.corpus, folder, candidates=candidates or 100, backend_options=options) as searcher:
         yield searcher, runs
 
 
@@ -135,14 +140,26 @@ def make_systems(
     source: HybridSearch | Mapping[str, Run],
     runs: Mapping[str, Run],
     reranker: Reranker | None,
+    candidates: int | None,
 ) -> dict[str, Pipeline | Run]:
-    """The systems of `--systems`, or the default systems if there are none. `runs` stand beside an index."""
+    """The systems of `--systems`, or the default systems if there are none. `runs` stand beside an index.
+
+    An index knows the number of candidates. Systems that merge runs get it here, unless they have their own.
+    """
+    from hybridsearch.evaluation.pipeline import Pipeline
     from hybridsearch.evaluation.spec import default_systems, parse_systems
+    from hybridsearch.fusion import read_fusion
 
     names = list(source if isinstance(source, Mapping) else source.retrievers)
     if not texts and not names:
         raise InvalidArgumentError("There is nothing to compare: name run files, as in --systems ours=ours.trec.")
-    return parse_systems(texts or [*default_systems(names, reranker), *runs], source, reranker, runs)
+    systems = parse_systems(texts or [*default_systems(names, reranker), *runs], source, reranker, runs)
+    if isinstance(source, Mapping):
+        for name, one in systems.items():
+            if isinstance(one, Pipeline):
+                own = one.candidates if one.fusion is None else read_fusion(one.fusion, one.candidates)[1]
+                systems[name] = replace(one, candidates=candidates if own is None else own)
+    return systems
 
 
 def _models_and_runs(spec: str) -> tuple[str, dict[str, Run]]:

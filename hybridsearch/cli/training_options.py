@@ -355,7 +355,13 @@ def _parse_columns(text: Any) -> dict[str, str]:
         raise InvalidArgumentError(
             f"--columns takes ROLE=COLUMN, such as anchor=question,positive=answer, not {text!r}."
         )
-    return {role.strip(): column.strip() for role, _, column in pairs}
+    columns: dict[str, str] = {}
+    for role, column in ((role.strip(), column.strip()) for role, _, column in pairs):
+        if columns.setdefault(role, column) != column:
+            raise InvalidArgumentError(
+                f"--columns gives the role {role!r:.80} two columns, {columns[role]} and {column}: leave one out."
+            )
+    return columns
 
 
 @contextmanager
@@ -369,7 +375,7 @@ def _reordered(spec: str | None, test: Dataset | None) -> Iterator[HybridSearch 
 
     if test is None or test.corpus is None:
         raise InvalidArgumentError("--retriever searches the documents of --test DATASET: give --test too.")
-    with hs.HybridSearch(make_encoders(spec, "english")) as search:
+    with hs.HybridSearch(make_encoders(spec, None)) as search:
         search.index(test.corpus)
         yield search
 

@@ -93,7 +93,7 @@ def tune(
         open_source(
             retrievers or "",
             index,
-            language or "english",
+            language,
             max(map(int, depths)),
             data,
             folder,

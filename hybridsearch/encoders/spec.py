@@ -20,7 +20,7 @@ _MODELS = {"dense": "dense", "sparse": "sparse", "late": "late-interaction"}
 
 def make_encoders(
     spec: str,
-    language: str,
+    language: str | None,
     *,
     template: str | None = None,
     precision: Precision | None = None,
@@ -32,7 +32,7 @@ def make_encoders(
     Args:
         spec: Encoders between commas: `bm25`, `chars`, `dense=MODEL`, `sparse=MODEL`, `late=MODEL`,
             `native=ANALYZER`.
-        language: Language of BM25, or `"none"`.
+        language: Language of BM25, or `"none"`. None for english.
         template: Template of the encoders with a model. None for title and text.
         precision: Number format in which the models compute.
         runtime: Library that runs these models.
@@ -60,7 +60,7 @@ def make_encoders(
         if name == "bm25":
             if given:
                 raise InvalidArgumentError("--retrievers: bm25 takes no model. Set its language with --language.")
-            encoders[name] = BM25(language=None if language == "none" else language, **lexical)
+            encoders[name] = BM25(language=None if language == "none" else language or "english", **lexical)
         elif name == "chars":
             if given:
                 raise InvalidArgumentError("--retrievers: chars takes no model. In Python it is hs.CharNGrams(n=...).")
@@ -72,7 +72,7 @@ def make_encoders(
         else:
             make = find("encoder", _MODELS[name])
             encoders[name] = make(model, template=template, precision=precision, runtime=runtime)
-    for option, wanted in lexical.items():
+    for option, wanted in {"language": language, **lexical}.items():
         if wanted is not None and "bm25" not in encoders:
             raise InvalidArgumentError(f"--{option} is for bm25, which --retrievers {spec} does not have.")
     if (precision or runtime) and not _MODELS.keys() & encoders.keys():

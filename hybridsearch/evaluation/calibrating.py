@@ -73,7 +73,7 @@ def calibrate(
         depth: Number of first documents of each retriever that the judge grades.
         folder: Folder of `Judgements` that keeps the grades with the judge's description. A score that is no grade from
             0 to 3 gets a grade by its place among all scores: 1 above the median, 2 in the best quarter, 3 in the best
-            tenth. None keeps no grades.
+            tenth. None keeps no grades. The grades of people are kept already.
         show_progress_bar: Whether to show a progress bar. None shows one in a terminal.
 
     Returns:
@@ -100,6 +100,10 @@ def calibrate(
     asked = checked_queries(queries)
     if not isinstance(judge, Judgements):
         _check_judge(judge, search)
+    elif folder is not None:
+        raise InvalidArgumentError(
+            "folder (--keep) keeps the grades of a program, and the grades of people are kept already: leave it out."
+        )
     if folder is not None and Judgements(folder).queries:
         raise InvalidArgumentError(f"{str(folder)!r} has judgements already: give a new folder.")
     rankings = dict(zip(asked, search.rankings(asked.values()), strict=True))

@@ -506,6 +506,24 @@ def test_a_type_error_of_an_engine_is_not_taken_for_an_unknown_option(engine: ty
         places.connect("testing://host/broken", {"mode": "broken"})
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--worker-gpus", "1"], "--worker-gpus is a setting of a cluster: give --cluster too, or leave it out."),
+        (
+            ["--retrievers", "chars", "--language", "german"],
+            "--language is for bm25, which --retrievers chars does not",
+        ),
+    ],
+)
+def test_an_option_that_would_have_no_effect_is_refused(
+    corpus: Path, tmp_path: Path, options: list[str], said: str
+) -> None:
+    refused = invoke("index", str(corpus), "--index", str(tmp_path / "index"), *options)
+    assert refused.exit_code == 1
+    assert said in one_line(refused.stderr)
+
+
 @pytest.mark.parametrize("more", [[], ["--passage-size", "8"], ["--whole", "bm25"]])
 def test_index_with_passages_can_be_run_again_and_other_passages_are_refused(
     corpus: Path, tmp_path: Path, more: list[str]

@@ -280,6 +280,28 @@ def test_an_index_that_is_there_is_evaluated_and_compared(collection: Path, tmp_
     assert [one["name"] for one in data["systems"]] == ["bm25", "bm25+candidates:2"]
 
 
+def test_an_index_is_compared_with_its_own_number_of_candidates(collection: Path, tmp_path: Path) -> None:
+    with hs.HybridSearch({"bm25": hs.BM25(), "chars": hs.CharNGrams()}, tmp_path / "index", candidates=7) as search:
+        search.index(collection, show_progress_bar=False)
+
+    asked = collection, "--index", tmp_path / "index", "--systems", "rrf", "--top-k", "5", "--measures", "AP@5"
+    for options, number in (((), "7"), (("--candidates", "9"), "9")):
+        [system] = compared(*asked, *options)["systems"]
+        assert f", {number} candidates" in system["description"]
+
+
+def test_candidates_are_those_of_merged_runs_too(collection: Path, tmp_path: Path) -> None:
+    (tmp_path / "tuned.json").write_text('{"type": "tuned", "fusion": {"type": "rrf"}, "candidates": 9}')
+    runs = f"{collection / 'a.trec'},{collection / 'b.trec'}"
+    systems = f"rrf,rrf+candidates:8,{tmp_path / 'tuned.json'}"
+
+    asked = "--retrievers", runs, "--systems", systems, "--top-k", "5", "--measures", "AP@5"
+    found = compared(collection, *asked, "--candidates", "7")["systems"]
+
+    numbers = [re.findall(r", (\d+) candidates", one["description"]) for one in found]
+    assert numbers == [["7"], ["8"], ["9"]]
+
+
 def test_the_preset_prints_six_systems(minilm: str, collection: Path, tmp_path: Path) -> None:
     pytest.importorskip("sentence_transformers")
     import torch
@@ -354,6 +376,16 @@ def test_all_of_nanobeir_is_compared_set_by_set(tmp_path: Path) -> None:
         (["--index", "place", "--retrievers", "bm25"], "leave out --retrievers"),
         (["--index", "place", "--language", "german"], "leave out --language"),
         (["--rerank-top-k", "5"], "--rerank-top-k needs a reranker"),
+        (["--reranker", "m", "--systems", "bm25,rrf"], "--systems has none: write a system such as bm25+rerank"),
+        (["--oracle-positives"], "--oracle-positives is for systems with a reranker"),
+        (
+            ["--retrievers", "chars", "--language", "german"],
+            "--language is for bm25, which --retrievers chars does not",
+        ),
+        (
+            ["--retrievers", "a.trec", "--language", "german"],
+            "--language is for an index, but there are only run files",
+        ),
         (["--html", "/nowhere/at/all/report.html"], "There is no folder '/nowhere/at/all'"),
         (["--split", "never"], "never"),
         (["--split", "/etc/never"], "a split cannot have this name"),

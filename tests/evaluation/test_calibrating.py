@@ -87,6 +87,8 @@ def test_people_can_be_the_judge(search: hs.HybridSearch, tmp_path: Path) -> Non
             judgements.grade("anna", query, id, int(words(judgements.queries[query], [TEXTS[id]])[0]))
     fusion = hs.calibrate(search, QUERIES, judgements)
     assert fusion.judge == "people: anna"
+    with pytest.raises(InvalidArgumentError, match="the grades of people are kept already"):
+        hs.calibrate(search, QUERIES, judgements, folder=tmp_path / "kept")
     assert 0 < fusion.queries <= 2
 
 
@@ -143,6 +145,9 @@ def test_the_verb_prints_a_table_and_saves_the_fusion(tmp_path: Path) -> None:
     (tmp_path / "log.txt").write_text("\n".join(QUERIES), encoding="utf-8")
     saved = tmp_path / "judged.json"
     arguments = ["calibrate", str(place), "--queries", str(tmp_path / "log.txt"), "--judge", str(tmp_path / "kept")]
+    lost = str(tmp_path / "no" / "judged.json")
+    refused = CliRunner().invoke(app, [*arguments[:-1], "no-such-model", "--save", lost])
+    assert "There is no folder" in refused.stderr  # before the judge grades anything
     result = CliRunner().invoke(app, [*arguments, "--save", str(saved)])
     assert result.exit_code == 0, result.output
     assert "judged by people: anna" in result.output

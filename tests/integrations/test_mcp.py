@@ -340,6 +340,13 @@ def test_over_http_each_client_needs_a_token_and_only_some_may_write(tmp_path: P
     assert f"Listening on {url}" in said
 
 
+@pytest.mark.parametrize("option", [["--port", "8766"], ["--host", "127.0.0.1"]])
+def test_an_address_without_http_is_refused(option: list[str]) -> None:
+    refused = CliRunner().invoke(app, ["mcp", "papers", *option])
+    assert refused.exit_code == 1
+    assert refused.stderr == f"hybridsearch: {option[0]} is a setting of --http: give --http too, or leave it out.\n"
+
+
 def test_another_address_than_loopback_needs_tokens(tmp_path: Path) -> None:
     indexed(backend=tmp_path / "papers").close()
     refused = CliRunner().invoke(app, ["mcp", str(tmp_path / "papers"), "--http", "--host", "192.0.2.1"])

@@ -400,6 +400,10 @@ def test_an_index_that_is_there_is_mined(collection: Path, pairs: Path, tmp_path
         (["--model", "m", "--output", "o", "--data", "d", "--retriever", "bm25"], "for late-interaction and reranker"),
         (["--model", "m", "--output", "o", "--data", "d", "--epochs", "-1"], "epochs is a number above 0"),
         (["--model", "m", "--output", "o", "--data", "d", "--columns", "anchor"], "--columns takes ROLE=COLUMN"),
+        (
+            ["--model", "m", "--output", "o", "--data", "d", "--columns", "anchor=a,anchor=b"],
+            "--columns gives the role 'anchor' two columns, a and b",
+        ),
         (["--model", "m", "--output", "o", "--data", "d", "--test", "nowhere"], "There is no folder 'nowhere'"),
         (
             ["--model", "m", "--output", "o", "--data", "d", "--config", "nowhere.yaml"],
