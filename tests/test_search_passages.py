@@ -224,18 +224,15 @@ def test_a_server_is_asked_twice_if_a_retriever_reads_whole_documents(
     assert asked == ["search", "fetch_passages"]
 
 
-def test_one_retriever_of_passages_is_asked_once(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    search = make([LONG, *(hs.Document(f"near{number}", "how to the out") for number in range(5))])
-    backend: Any = search.backend
-    sizes: list[int] = []
-    monkeypatch.setattr(backend, "search", lambda asked, of=backend.search: sizes.append(asked[0].k) or of(asked))
-    if hasattr(backend, "fetch_passages"):
-        monkeypatch.setattr(backend, "fetch_passages", lambda *_: pytest.fail("a second request"))
+def test_one_retriever_ranks_passages_among_all_candidates(make: Make) -> None:
+    long = hs.Document("long", ANSWER * 4 + FILLER * 12 + "The key of the office is small. " + FILLER * 12)
+    near = [hs.Document(f"near{n}", f"The battery is heavy, and the key number {n} fits it well.") for n in range(5)]
+    search = make([long, *near])
     for name in search.retrievers:
-        found, whole = (search.search("how to lift the key out", k, retrievers=[name]) for k in (2, 20))
-        assert [hit.to_dict() for hit in found] == [hit.to_dict() for hit in whole[:2]]
-        assert all(hit.passages for hit in found)
-    assert sizes == [2, 20] * 2
+        for k in (1, 2, 20):
+            best = search.search("lift the battery out with the key", k, retrievers=[name])[0]
+            ranks = [one.retrievers[name].rank for one in best.passages]
+            assert (best.id, ranks[:2]) == ("long", [1, 7])  # the five others are between the two
 
 
 def test_a_document_that_only_a_retriever_of_whole_documents_found_is_read_at_its_best_passage(make: Make) -> None:
@@ -286,6 +283,15 @@ def test_explanations_and_json_name_the_passage(make: Make) -> None:
     assert list(again.passages) == list(hit.passages)
     assert copy.copy(hit).passages[0] == hit.passages[0]
     assert len(repr(hit.passage)) < 200
+
+
+def test_the_terms_of_whole_documents_are_explained_beside_those_of_passages(make: Make) -> None:
+    search = make(retrievers={"bm25": hs.BM25(), "chars": hs.CharNGrams()}, passages=hs.Passages(40, whole=("bm25",)))
+    for hit in search.search("the battery"):
+        terms = hit.explain().terms
+        assert hit.retrievers
+        for name, of in hit.retrievers.items():
+            assert sum(terms[name].values()) == pytest.approx(of.score, rel=1 / 100)
 
 
 def test_a_passage_of_a_file_with_pages_knows_its_pages(make: Make) -> None:

@@ -228,10 +228,8 @@ class Searcher:
 
         The vectors come with the frequencies of the terms, in one request.
         """
-        paths = [
-            f"{f'{PASSAGES}.' if retriever_of(self.schema, name).passages else ''}vectors.{name}"
-            for name in dict.fromkeys(request.retriever for request in requests)
-        ]
+        of_passages = {one.retriever: retriever_of(self.schema, one.retriever).passages for one in requests}
+        paths = [f"{f'{PASSAGES}.' if within else ''}vectors.{name}" for name, within in of_passages.items()]
         wanted = list(dict.fromkeys(chain.from_iterable(ids)))
         reads: list[Search] = [
             {
@@ -246,7 +244,10 @@ class Searcher:
         weights, responses = yield from _beside(self._weights(requests), reads)
         sources = {hit_id(hit): hit["_source"] for response in responses for hit in response["hits"]["hits"]}
         return [
-            [_best_parts(sources.get(id), request.retriever, of_request) for id in of_ids]
+            [
+                _best_parts(_held(sources.get(id, {}), of_passages[request.retriever]), request.retriever, of_request)
+                for id in of_ids
+            ]
             for request, of_request, of_ids in zip(requests, weights, ids, strict=True)
         ]
 
@@ -359,9 +360,14 @@ def _beside(rounds: Rounds[T], searches: Sequence[Search]) -> Rounds[tuple[T, li
     return result, answers
 
 
-def _best_parts(source: Json, retriever: str, weights: Mapping[str, float]) -> dict[str, float]:
+def _held(source: Json, of_passages: bool) -> Sequence[Json]:
+    """The passages of a document with their vectors, or the document itself if the retriever reads it whole."""
+    found: Sequence[Json] = source.get(PASSAGES, []) if of_passages else [source]
+    return found
+
+
+def _best_parts(held: Sequence[Json], retriever: str, weights: Mapping[str, float]) -> dict[str, float]:
     """What each term adds to the dot product of a query and a document, or the best passage of a document."""
-    held: Sequence[Json] = [] if source is None else source.get(PASSAGES, [source])
     vectors = (passage.get("vectors", {}).get(retriever, {}) for passage in held)
     parts = (
         {term: weight * vector.get(encode_term(term), 0.0) for term, weight in weights.items()} for vector in vectors
