@@ -31,7 +31,7 @@ def in_threads(calls: Mapping[str, Callable[[], T]], timeouts: Mapping[str, floa
     for name, thread in threads.items():
         limit = timeouts.get(name)
         thread.join(None if limit is None else max(0.0, started + limit - time.perf_counter()))
-    late = {name: _too_slow(name, timeouts) for name, thread in threads.items() if thread.is_alive()}
+    late = {name: too_slow(name, timeouts) for name, thread in threads.items() if thread.is_alive()}
     return {name: late[name] if name in late else answers[name] for name in calls}
 
 
@@ -45,7 +45,7 @@ async def in_tasks(
             async with asyncio.timeout(timeouts.get(name)) as limit:
                 return await calls[name]()
         except Exception as error:
-            return _too_slow(name, timeouts) if limit.expired() else error
+            return too_slow(name, timeouts) if limit.expired() else error
 
     return dict(zip(calls, await asyncio.gather(*map(run, calls)), strict=True))
 
@@ -65,5 +65,6 @@ async def in_a_thread(call: Callable[[], T]) -> T:
     return await asyncio.wrap_future(future)
 
 
-def _too_slow(name: str, timeouts: Mapping[str, float]) -> RetrieverTimeoutError:
+def too_slow(name: str, timeouts: Mapping[str, float]) -> RetrieverTimeoutError:
+    """The error of a retriever that took longer than its timeout."""
     return RetrieverTimeoutError(f"Retriever {name!r} took longer than its timeout of {timeouts[name]:g} s.")

@@ -24,6 +24,7 @@ from hybridsearch.errors import RetrieverTimeoutError
 from hybridsearch.fusion import Fusion
 from hybridsearch.hits import Results
 from hybridsearch.search import HybridSearch
+from hybridsearch.side_by_side import too_slow
 
 WAIT = 0.002
 """Longest time in seconds that a batch waits for more requests."""
@@ -44,9 +45,10 @@ Answer: TypeAlias = "list[Results] | BaseException"
 class Batcher:
     """Searches for queries that arrive together in one call.
 
-    The results are those of `HybridSearch.search_many` for each request alone. If a batch fails, its requests are
-    searched one by one, so that a bad query fails alone. If a request is cancelled, its place in the next batch is
-    free. If all requests of a batch are cancelled, its requests to an engine with an asynchronous client are cancelled.
+    The results are those of `HybridSearch.search_many` for each request alone. If a batch fails, or an optional
+    retriever fails in it, its requests are searched one by one, so that a bad query fails alone. If a request is
+    cancelled, its place in the next batch is free. If all requests of a batch are cancelled, its requests to an engine
+    with an asynchronous client are cancelled.
 
     Batches with different options take turns. If a retriever is too slow for its timeout in a batch, the batches of the
     next minute are half as large.
@@ -91,6 +93,7 @@ class Batcher:
         self._wait = number("wait", wait, least=0, unit="seconds")
         self._largest = whole_number("largest", largest)
         self._smaller, self._until = self._largest, 0.0
+        self._failing = 0.0  # until then, a batch in which an optional retriever failed is not searched again
         self._threads = whole_number("threads", threads or min(4, max(2, os.cpu_count() or 1)))
         self._observe = observe
         self._pool = ThreadPoolExecutor(self._threads, thread_name_prefix="hybridsearch-batch")
@@ -219,12 +222,33 @@ class Batcher:
             if isinstance(error, RetrieverTimeoutError):
                 self._make_smaller(batch)
             return await _one_by_one(ask, batch)
-        if search.timeout and found and found[0].failures:
+        failures, limits = found[0].failures if found else {}, search.timeout
+        if any(name in limits and reason == str(too_slow(name, limits)) for name, reason in failures.items()):
             self._make_smaller(batch)
-        if self._observe is not None:
-            self._observe(len(found), found)
+        elif failures and len(batch) > 1 and time.monotonic() >= self._failing:
+            return await self._each_alone(ask, batch)
+        self._tell(found)
         rest = iter(found)
         return [list(islice(rest, len(asked.queries))) for asked in batch]
+
+    async def _each_alone(
+        self, ask: Callable[[Sequence[str]], Awaitable[list[Results]]], batch: Sequence[_Asked]
+    ) -> Sequence[Answer]:
+        """Search again for each request alone, because one bad query may have made an optional retriever fail.
+
+        If the retriever fails for each of them, the batches of the next minute are not searched again.
+        """
+        answers = await _one_by_one(ask, batch)
+        found = [answer for answer in answers if isinstance(answer, list) and answer]
+        if all(results[0].failures for results in found):
+            self._failing = time.monotonic() + _SMALLER
+        for results in found:
+            self._tell(results)
+        return answers
+
+    def _tell(self, found: Sequence[Results]) -> None:
+        if self._observe is not None:
+            self._observe(len(found), found)
 
     def _make_smaller(self, batch: Sequence[_Asked]) -> None:
         """Make the next batches half as large as a batch in which a retriever was too slow for its timeout."""

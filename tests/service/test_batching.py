@@ -201,6 +201,34 @@ def test_a_bad_query_fails_alone() -> None:
     assert jet[0].ids == search.search("jet").ids
 
 
+@pytest.mark.parametrize("timeout", [None, 60])
+def test_a_bad_query_makes_an_optional_retriever_fail_alone(timeout: float | None) -> None:
+    search, encoder = make(optional=["dense"], timeout=timeout)
+
+    async def use(batcher: Batcher) -> list[Any]:
+        first = await held(encoder, batcher)
+        gathered = asyncio.gather(first, *(batcher.search_many([query]) for query in ("lift", "poison", "jet")))
+        await asyncio.sleep(0.01)
+        encoder.gate.set()
+        return await gathered
+
+    _, lift, poison, jet = run(search, use)
+    assert [results.degraded for results in (*lift, *poison, *jet)] == [[], ["dense"], []]
+    assert [hit.score for hit in lift[0]] == [hit.score for hit in search.search("lift")]
+
+
+def test_a_retriever_that_fails_for_all_is_not_asked_again_for_each_request() -> None:
+    search, encoder = make(optional=["dense"])
+
+    async def use(batcher: Batcher) -> None:
+        for _ in range(3):
+            found = await asyncio.gather(*(batcher.search_many([f"poison {n}"]) for n in range(8)))
+            assert all(results.degraded == ["dense"] for [results] in found)
+
+    run(search, use)
+    assert len(encoder.calls) < 2 * 3 + 8 + 1  # one batch was searched again
+
+
 def test_wrong_options_are_an_error_of_their_requests_only() -> None:
     search, _ = make()
 
