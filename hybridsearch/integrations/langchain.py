@@ -575,7 +575,9 @@ class HybridSearchVectorStore(VectorStore):
         return plan_by_vector(self.hybrid_search, self._dense, embedding, asked).results([A_VECTOR])[0]
 
     def _diverse(self, fetch_k: int, lambda_mult: float, options: Mapping[str, Any]) -> dict[str, Any]:
-        return reading(self.hybrid_search, {"diversity": MMR(lambda_mult, fetch_k), **options}, fetch_k)
+        if options.get("diversity") is not None:
+            raise InvalidArgumentError("A search with MMR takes fetch_k and lambda_mult: leave out diversity.")
+        return reading(self.hybrid_search, {**options, "diversity": MMR(lambda_mult, fetch_k)}, fetch_k)
 
     def _with_cosines(self, results: Results, form: _Form, asked: dict[str, Any]) -> list[tuple[Document, float]]:
         if not results:

@@ -157,7 +157,7 @@ class HybridSearchVectorStore(BasePydanticVectorStore):
       `mmr_prefetch_k` its `depth` (4 times `similarity_top_k` by default).
 
     `vector_store_kwargs` of a LlamaIndex retriever may have options of `HybridSearch.search`, such as `fusion` and
-    `reranker`.
+    `reranker`. A `filter` among them holds beside the filters of the query.
 
     Args:
         search: The index. `hs.open` opens one, `hs.HybridSearch` makes one, with `EmbeddingsEncoder` for a LlamaIndex
@@ -368,7 +368,10 @@ class HybridSearchVectorStore(BasePydanticVectorStore):
             raise InvalidArgumentError(f"The mode of a query is one of {', '.join(_MODES)}, not {mode!r}.")
         threshold, depth = given.pop("mmr_threshold", None), given.pop("mmr_prefetch_k", None)
         check_options(given)
-        options: dict[str, Any] = {"filter": self._filter(query.filters, query.node_ids or None, query.doc_ids or None)}
+        options: dict[str, Any] = {}
+        filters = self._filter(query.filters, query.node_ids or None, query.doc_ids or None), given.pop("filter", None)
+        if parts := [one for one in filters if one is not None]:
+            options["filter"] = parts[0] if len(parts) == 1 else {"$and": parts}
         least = query.sparse_top_k or 0
         names = list(self._search.retrievers)
         if mode in ("text_search", "sparse"):
@@ -383,6 +386,10 @@ class HybridSearchVectorStore(BasePydanticVectorStore):
             relevance = next((one for one in (threshold, query.mmr_threshold) if one is not None), 0.5)
             options["diversity"] = MMR(relevance, 4 * top_k if depth is None else depth)
             least = max(least, options["diversity"].depth)
+        for name in ("fusion", "diversity"):
+            if name in options and given.get(name) is not None:
+                what = "alpha" if name == "fusion" else "the mode mmr"
+                raise InvalidArgumentError(f"The query has {what}, which chooses the {name}: leave out one of the two.")
         return reading(self._search, {**options, **given}, least), top_k
 
     def _weights(self, alpha: float) -> dict[str, float]:

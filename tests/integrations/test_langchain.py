@@ -355,6 +355,8 @@ def test_mmr_with_a_tuned_fusion_reads_as_many_candidates_as_were_tuned(
     found = store.max_marginal_relevance_search("boundary layer", 2, 2, 1, fusion=file, details="found")
 
     assert [(one.id, one.metadata["found"]["score"]) for one in found] == [(hit.id, hit.score) for hit in tuned]
+    with pytest.raises(InvalidArgumentError, match="takes fetch_k and lambda_mult: leave out diversity"):
+        store.max_marginal_relevance_search("boundary layer", diversity=hs.MMR())
 
 
 def test_a_store_without_vectors_says_what_it_cannot_do(manual: hs.HybridSearch) -> None:

@@ -207,6 +207,18 @@ def test_the_vector_of_a_query_is_used_and_may_come_without_a_text(store: Hybrid
         store.query(VectorStoreQuery(query_embedding=vector), retrievers=["bm25"])
 
 
+def test_a_query_and_an_option_do_not_replace_each_other(store: HybridSearchVectorStore) -> None:
+    below = MetadataFilters(filters=[MetadataFilter(key="n", value=3, operator=FilterOperator.LT)])
+    query = VectorStoreQuery(query_str="boundary layer of sound", similarity_top_k=4, filters=below)
+    assert set(store.query(query, filter={"n": {"$gte": 2}}).ids) == {"heat"}
+    assert set(store.query(dataclasses.replace(query, node_ids=["heat", "lift"]), filter={"n": {"$gte": 1}}).ids) == {
+        "heat"
+    }
+    for mode, option in {"hybrid": {"fusion": "rrf"}, "mmr": {"diversity": hs.MMR()}}.items():
+        with pytest.raises(InvalidArgumentError, match="leave out one of the two"):
+            store.query(VectorStoreQuery(query_str="sound", mode=VectorStoreQueryMode(mode), alpha=0.5), **option)
+
+
 def test_options_of_search_are_vector_store_kwargs(store: HybridSearchVectorStore) -> None:
     index = VectorStoreIndex.from_vector_store(store, embed_model=Letters())
 
