@@ -197,6 +197,15 @@ def test_a_url_in_the_wrong_place_comes_back_without_its_password(arguments: Seq
     assert "hunter2" not in done.stderr + done.stdout
 
 
+def test_a_query_that_is_not_utf_8_is_refused_on_standard_input_too(place: str) -> None:
+    for arguments, piped in (([], "wing caf\xe9".encode("latin-1")), (["wing caf\xe9".encode("latin-1")], b"")):
+        refused = subprocess.run(
+            [PROGRAM, "search", place, *arguments], input=piped, capture_output=True, timeout=120, check=False
+        )
+        assert (refused.returncode, refused.stdout) == (1, b"")
+        assert b"holds a lone surrogate, which is not valid Unicode" in refused.stderr
+
+
 def test_queries_come_from_standard_input_one_a_line(place: str) -> None:
     answered = program("search", place, "--json", input="lift\n\nheat transfer\n")
 
