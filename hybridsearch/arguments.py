@@ -124,6 +124,18 @@ def one_of(name: str, value: T, allowed: Iterable[object]) -> T:
     return value
 
 
+def of_type(name: str, value: T, kinds: type | tuple[type, ...], allowed: str) -> T:
+    """Return `value` if it has one of the types. Otherwise raise InvalidArgumentError.
+
+    >>> of_type("names", "bm25", list, "a list such as ['bm25']")
+    Traceback (most recent call last):
+    hybridsearch.errors.InvalidArgumentError: names is a list such as ['bm25'], not 'bm25'.
+    """
+    if not isinstance(value, kinds):
+        raise _refusal(ALLOWED_FIRST, name, value, allowed)
+    return value
+
+
 def path(name: str, value: str | Path) -> Path:
     """Return `value` as a path, with the home folder in place of "~".
 

@@ -20,6 +20,7 @@ from hybridsearch.ranking import Ranking, round_score
 from hybridsearch.rerank import (
     MMR,
     Boost,
+    FieldBoost,
     Likeness,
     Recency,
     at_one_moment,
@@ -189,6 +190,8 @@ class Selection:
         for name, boost in {_name_of(boost): boost for boost in self.boosts}.items():
             if all(one.boosts[name] == 1 for one in candidates):
                 why = f" It needs dates such as '2024-05-31' in {boost.field!r:.80}." if type(boost) is Recency else ""
+                if type(boost) is FieldBoost and isinstance(boost.where, str):
+                    why = f" It needs numbers above 0 in {boost.where!r:.80}."
                 notes.append(f"The boost {name} changed no score.{why}")
         field = self.group_by
         if field is not None and all(_group(one.document, field) is None for one in candidates):

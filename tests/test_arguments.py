@@ -21,6 +21,7 @@ from hybridsearch.errors import HybridSearchError, InvalidArgumentError
 from hybridsearch.integrations.mcp import make_server
 from hybridsearch.ranking import Ranking
 from hybridsearch.training.models.loading import load_to_train
+from hybridsearch.training.models.lora import add_adapters
 from hybridsearch.training.settings import TrainingSettings
 from hybridsearch.weighting import BM25Weighting
 
@@ -126,6 +127,33 @@ def test_a_word_is_one_of_those_allowed() -> None:
     assert one_of("metric", "dot", ("cosine", "dot")) == "dot"
     with pytest.raises(InvalidArgumentError, match=r"^metric is one of cosine, dot, not 'l2'.$"):
         one_of("metric", "l2", ("cosine", "dot"))
+
+
+ONE = hs.Dataset("one", {"q": "wing"}, {"q": {"a": 1}})
+ROWS = [{"question": "What is lift?", "answer": "A force on a wing."}]
+ENCODERS = {"bm25": hs.BM25()}
+UNTYPED: Any = hs
+NUMBER: Any = 16
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda folder: UNTYPED.recall("papers"), r"search is an index such as hs\.open\('my-index'\), not 'papers'"),
+        (lambda folder: UNTYPED.calibrate("papers", ["wing"], len), r"search is an index such as hs\.open"),
+        (lambda folder: hs.evaluate(folder, ONE), r"to measure an index, give hs\.open\('"),
+        (lambda folder: hs.compare({"x": "opensearch://u:pw@h/x"}, ONE), r"give hs\.open\('opensearch://\*\*\*@h/x'\)"),
+        (lambda folder: hs.recall(hs.HybridSearch(ENCODERS), "wing"), r"write \['wing'\]"),
+        (lambda folder: UNTYPED.encode_on_ray([], folder, ENCODERS, cluster="ray"), r"cluster is an hs\.RayCluster"),
+        (lambda folder: UNTYPED.train_dense("m", ROWS, folder, settings={}), r"settings is an hs\.TrainingSettings"),
+        (lambda folder: add_adapters(None, NUMBER), r"lora is a LoraSettings such as .*, not 16"),
+    ],
+)
+def test_a_value_of_another_type_is_refused_with_an_example(
+    call: Callable[[str], object], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InvalidArgumentError, match=message):
+        call(str(tmp_path))
 
 
 def test_one_name_or_id_is_a_list_of_one() -> None:

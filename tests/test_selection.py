@@ -246,6 +246,8 @@ def test_boosts_and_groups_without_effect_are_noted() -> None:
         assert boost.endswith("changed no score. It needs dates such as '2024-05-31' in 'dya'.")
         (unlike,) = search.search("wing", boost=hs.FieldBoost({"kind": "y"})).notes
         assert unlike == "The boost FieldBoost({'kind': 'y'}, weight=0.25) changed no score."
+        (text,) = search.search("wing", boost=hs.FieldBoost("kind")).notes
+        assert text.endswith("changed no score. It needs numbers above 0 in 'kind'.")
         assert group == "No candidate has a value in 'knid', so each hit is a group of its own."
         assert search.search("wing", boost=hs.Recency("day"), group_by="kind").notes == ()
         assert search.search("jet", boost=hs.Recency("dya"), group_by="knid").notes == ()

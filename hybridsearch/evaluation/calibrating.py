@@ -92,6 +92,7 @@ def calibrate(
     >>> sorted(fusion.weights)
     ['bm25', 'chars']
     """
+    arguments.of_type("search", search, HybridSearch, "an index such as hs.open('my-index')")
     depth = arguments.whole_number("depth", depth)
     if len(search.retrievers) < 2:
         raise InvalidArgumentError("The index has one retriever, but a fusion needs two or more.")

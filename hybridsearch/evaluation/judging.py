@@ -31,8 +31,10 @@ from hybridsearch.evaluation.measures import write_qrels
 from hybridsearch.evaluation.pipeline import Pipeline, Run, make_plan
 from hybridsearch.evaluation.spec import default_systems, parse_systems
 from hybridsearch.evaluation.stages import Stages
+from hybridsearch.indexing.adding import Documents
 from hybridsearch.messages import number_of, warn
 from hybridsearch.progress import progress_bar
+from hybridsearch.readers import read_documents
 from hybridsearch.readers.lines import writable
 from hybridsearch.rerank import Reranker, score_pairs
 from hybridsearch.search import HybridSearch
@@ -280,7 +282,7 @@ class Judgements:
         self,
         judge: str,
         scorer: Scorer,
-        source: HybridSearch | Iterable[Document],
+        source: HybridSearch | Documents,
         *,
         thresholds: Sequence[float] = (1, 2, 3),
         about: str = "",
@@ -295,7 +297,7 @@ class Judgements:
             judge: Name of the judge.
             scorer: Reranker, or function from a query and a list of texts to a score for each text. A function that
                 asks a language model for a grade from 0 to 3 fits the default thresholds.
-            source: Index or documents that have the texts.
+            source: Index that has the texts, or documents in any form that `hybridsearch.read_documents` takes.
             thresholds: The least scores of the grades 1, 2 and 3, in rising order. There may be fewer grades.
             about: Description of the judge, for the people who read the grades. Default: the `repr` of the scorer,
                 without an address in memory.
@@ -489,7 +491,7 @@ class Judgements:
     def save(
         self,
         folder: str | Path,
-        corpus: Iterable[Document] | None = None,
+        corpus: Documents | None = None,
         *,
         judges: Collection[str] | None = None,
         rule: Rule = "lower-median",
@@ -504,7 +506,8 @@ class Judgements:
 
         Args:
             folder: Folder to write. Existing files of these names are replaced.
-            corpus: Documents, such as `search.documents()`. None writes none: then measure an index.
+            corpus: Documents, such as `search.documents()`, in any form that `hybridsearch.read_documents` takes. None
+                writes none: then measure an index.
             judges: Names of the judges whose grades count. None takes all people.
             rule: How different grades are settled (see `Rule`).
             decider: Name of the judge with the last word, as in `settled`.
@@ -519,7 +522,9 @@ class Judgements:
             (place / "qrels").mkdir(parents=True, exist_ok=True)
             _write_lines(place / "queries.jsonl", ({"_id": id, "text": text} for id, text in dataset.queries.items()))
             if corpus is not None:
-                _write_lines(place / "corpus.jsonl", ({"_id": one.id, **_without_id(one)} for one in corpus))
+                _write_lines(
+                    place / "corpus.jsonl", ({"_id": one.id, **_without_id(one)} for one in read_documents(corpus))
+                )
             (place / "judges.txt").write_text(dataset.judged_by + "\n", encoding="utf-8")
         write_qrels(dataset.qrels, place / "qrels" / "test.tsv")
         if not any(len(id.split()) != 1 for query, grades in dataset.qrels.items() for id in (query, *grades)):
@@ -648,11 +653,11 @@ def scores_of(scorer: Scorer, query: str, documents: Sequence[Document]) -> list
     return [float(score) for score in found]
 
 
-def documents_of(ids: Collection[str], source: HybridSearch | Iterable[Document]) -> dict[str, Document]:
-    """Read documents of an index or of an iterable, by id."""
+def documents_of(ids: Collection[str], source: HybridSearch | Documents) -> dict[str, Document]:
+    """Read documents of an index, or in any form that `read_documents` takes, by id."""
     if isinstance(source, HybridSearch):
         return {one.id: one for one in source.get(list(ids)) if one is not None} if ids else {}
-    return {one.id: one for one in source if one.id in ids}
+    return {one.id: one for one in read_documents(source) if one.id in ids}
 
 
 def checked_queries(queries: object) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,8 @@ from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.evaluation.datasets import Dataset
 from hybridsearch.evaluation.experiment import evaluate
 from hybridsearch.evaluation.samples import first_sentences, spread
+from hybridsearch.indexing.adding import Documents
+from hybridsearch.readers import read_documents
 from hybridsearch.rerank.cross_encoder import CrossEncoderReranker
 from hybridsearch.rerank.late_interaction import LateInteraction
 from hybridsearch.search import HybridSearch
@@ -91,7 +93,7 @@ class Optimization:
 
 def optimize(
     model: str | Path,
-    data: Iterable[Document] | Dataset,
+    data: Documents | Dataset,
     output: str | Path,
     *,
     texts: int = 300,
@@ -106,8 +108,9 @@ def optimize(
     Args:
         model: Folder of a dense model, a sparse model, a late-interaction model or a cross-encoder, or its name on the
             Hugging Face hub.
-        data: Documents as they will be searched, or a data set. With a data set, its queries are asked and its
-            judgements are used. Without it, each query is the first sentence of a document.
+        data: Documents as they will be searched, in any form that `hybridsearch.read_documents` takes. Or a data set:
+            then its queries are asked and its judgements are used. Otherwise each query is the first sentence of a
+            document.
         output: Folder to write. It must be new or empty.
         texts: Number of texts from which the number ranges are taken, spread over the documents.
         revision: Revision of a model on the hub.
@@ -123,7 +126,7 @@ def optimize(
     texts, place = arguments.whole_number("texts", texts), arguments.new_folder("output", output)
     openvino()
     dataset = data if isinstance(data, Dataset) else None
-    corpus = (data.corpus or ()) if isinstance(data, Dataset) else data
+    corpus = (data.corpus or ()) if isinstance(data, Dataset) else read_documents(data)
     documents = [one for one in corpus if one.content.strip()]
     if len(documents) < 2:
         raise InvalidArgumentError("The data have fewer than two documents with text: give the texts to be searched.")

@@ -260,6 +260,11 @@ def make_plan(name: str, system: HybridSearch | Pipeline | Run, top_k: int) -> S
             f"System {name!r} must be a HybridSearch, a Pipeline or a run (a TREC file, or rankings by query id), "
             f"not {system!r:.80}."
         )
+    if isinstance(system, str | Path) and ("://" in str(system) or Path(system).is_dir()):
+        raise InvalidArgumentError(
+            f"System {name!r} is {str(system)!r}, which is no run file: to measure an index, give "
+            f"hs.open({str(system)!r})."
+        )
     file = "" if isinstance(system, Mapping) else str(system)
     runs, ties = _read_runs({name: system})
     return SystemPlan(name, runs, (), RRF(), top_k, None, None, top_k, file=file, notes=ties)

@@ -208,6 +208,9 @@ def recall(
     >>> recall(search, ["wing"]).notes
     ['Every retriever is searched exactly, so no document is missed.']
     """
+    arguments.of_type("search", search, HybridSearch, "an index such as hs.open('my-index')")
+    if isinstance(queries, str):
+        raise InvalidArgumentError(f"queries are several texts, not one string: write [{queries[:40]!r}].")
     number, top_k = arguments.whole_number("number", number), arguments.whole_number("top_k", top_k)
     target = arguments.number("target", target, above=0, most=1)
     names = None if retrievers is None else list(retrievers)

@@ -32,8 +32,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from hybridsearch.errors import InvalidArgumentError
-from hybridsearch.fusion.base import Fusion
+from hybridsearch.fusion.base import Fusion, checked_samples
 from hybridsearch.fusion.score import normalize
 from hybridsearch.ranking import Ranking
 
@@ -199,12 +198,7 @@ def trust(samples: Iterable[Mapping[str, Ranking]]) -> dict[str, float]:
     >>> {name: round(weight, 4) for name, weight in trust(samples).items()}
     {'bm25': 1.0, 'lost': 0.1}
     """
-    tops = [{name: ranking.ids[:TOP] for name, ranking in sample.items()} for sample in samples]
-    if not tops or any(one.keys() != tops[0].keys() for one in tops):
-        raise InvalidArgumentError(
-            "The samples have no query, or two queries have different retrievers: give rankings of one or more queries "
-            "by the same retrievers."
-        )
+    tops = [{name: ranking.ids[:TOP] for name, ranking in sample.items()} for sample in checked_samples(samples)]
     names = list(tops[0])
     repeats = np.array([_repeats([one[name] for one in tops]) for name in names])
     overlaps = np.array([[np.mean([_overlap(one[a], one[b]) for one in tops]) for b in names] for a in names])

@@ -6,7 +6,7 @@ import itertools
 import json
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -189,6 +189,28 @@ def check_file(path: str | Path) -> None:
     """Raises InvalidArgumentError unless an argument `fusion` would take `path` as the path of a file."""
     if not str(path).endswith(".json"):
         raise InvalidArgumentError(f"The file of a fusion has a name that ends with .json, unlike {str(path)!r}.")
+
+
+def checked_samples(samples: Iterable[Mapping[str, Ranking]]) -> list[Mapping[str, Ranking]]:
+    """The rankings of some queries by retriever name, as `HybridSearch.rankings` returns them.
+
+    Raises:
+        InvalidArgumentError: There is no query, or two queries have different retrievers, or `samples` is something
+            else, such as texts.
+    """
+    found = list(samples)
+    for sample in found:
+        if not isinstance(sample, Mapping) or not all(isinstance(one, Ranking) for one in sample.values()):
+            raise InvalidArgumentError(
+                f"A sample has the rankings of a query by retriever name, as search.rankings(queries) gives, but it is "
+                f"{shown(sample)}."
+            )
+    if not found or not found[0] or any(sample.keys() != found[0].keys() for sample in found):
+        raise InvalidArgumentError(
+            "The samples have no query, or two queries have different retrievers: give rankings of one or more queries "
+            "by the same retrievers."
+        )
+    return found
 
 
 def weightings(retrievers: int, most: int, steps: int) -> NDArray[np.float64]:

@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 
 from hybridsearch.arguments import number, shown, whole_number
 from hybridsearch.errors import InvalidArgumentError
-from hybridsearch.fusion.base import Fusion, weightings
+from hybridsearch.fusion.base import Fusion, checked_samples, weightings
 from hybridsearch.fusion.score import normalize
 from hybridsearch.messages import number_of
 from hybridsearch.ranking import Ranking
@@ -148,7 +148,7 @@ class JudgedFusion(Fusion):
         >>> fusion.strengths["good"].mean > fusion.strengths["poor"].mean
         True
         """
-        rankings, given = list(samples), list(grades)
+        rankings, given = checked_samples(samples), list(grades)
         names = _check(rankings, given)
         queries = [_Query(names, of_query, of_judge) for of_query, of_judge in zip(rankings, given, strict=True)]
         told = [query for query in queries if query.differs]
@@ -291,11 +291,6 @@ def _weigh(values: Sequence[_Values], retrievers: int) -> tuple[_Values, _Values
 
 def _check(rankings: Sequence[Mapping[str, Ranking]], grades: Sequence[Mapping[str, float]]) -> list[str]:
     """The names of the retrievers, sorted, so that their order has no effect."""
-    if not rankings or any(one.keys() != rankings[0].keys() for one in rankings) or not rankings[0]:
-        raise InvalidArgumentError(
-            "The samples have no query, or two queries have different retrievers: give rankings of one or more queries "
-            "by the same retrievers."
-        )
     if len(grades) != len(rankings) or not all(isinstance(one, Mapping) for one in grades):
         raise InvalidArgumentError(
             f"grades has {len(grades)} items for {len(rankings)} queries: give one mapping from document id to a "

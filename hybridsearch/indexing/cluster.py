@@ -31,7 +31,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from hybridsearch.arguments import number, shown, whole_number, whole_number_or_none
+from hybridsearch.arguments import number, of_type, shown, whole_number, whole_number_or_none
 from hybridsearch.arguments import path as checked_path
 from hybridsearch.backends import Capabilities, Schema
 from hybridsearch.corpus.files import StoredFile
@@ -213,6 +213,7 @@ def encode_shards(
     show_progress_bar: bool | None,
 ) -> IndexReport:
     """Encode documents into the store at `place`, which is made with `schema` if it is new. See `encode_on_ray`."""
+    of_type("cluster", cluster, RayCluster, "an hs.RayCluster such as hs.RayCluster(workers=8)")
     started, batch_size = time.perf_counter(), whole_number("batch_size", batch_size)
     reader = read_documents(documents)
     with closing(place.store(schema)) as store:

@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
+from hybridsearch.arguments import of_type
 from hybridsearch.backends import Backend, Fingerprint, Schema
 from hybridsearch.documents import Document
 from hybridsearch.encoders import Counting, Encoder, encode
@@ -54,10 +55,8 @@ class IndexEncoders:
                 )
         if not given:
             raise InvalidArgumentError("There is no retriever: give at least one, such as {'bm25': hs.BM25()}.")
-        if not isinstance(passages, Passages | None):
-            raise InvalidArgumentError(
-                f"passages is an hs.Passages such as hs.Passages(size=128), not {passages!r:.80}."
-            )
+        if passages is not None:
+            of_type("passages", passages, Passages, "an hs.Passages such as hs.Passages(size=128)")
         self.given = dict(given)
         self.passages = passages
         self.schema: Schema | None = None

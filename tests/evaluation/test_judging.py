@@ -422,7 +422,8 @@ def test_unfinished_queries_are_left_out_unless_they_are_wanted(judgements: hs.J
 def test_a_saved_folder_is_a_data_set_with_the_same_judgements(judgements: hs.Judgements, tmp_path: Path) -> None:
     grade_all(judgements, "anna", [0, 1, 2, 3])
     documents = [hs.Document(f"d{at}", f"text {at}", "title", {"year": at}) for at in range(12)]
-    judgements.save(tmp_path / "beir", documents)
+    judgements.save(tmp_path / "beir", [one.to_dict() for one in documents])
+    assert judgements.judge_with("all", lambda query, texts: [1] * len(texts), tmp_path / "beir") == 8
     loaded = hs.load_dataset(tmp_path / "beir")
     assert loaded.qrels == judgements.dataset().qrels
     assert loaded.queries == {"q1": "wing"}

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 import hybridsearch as hs
 from hybridsearch.cli.app import app
-from hybridsearch.errors import FingerprintMismatchError, InvalidArgumentError
+from hybridsearch.errors import DocumentError, FingerprintMismatchError, InvalidArgumentError
 from hybridsearch.evaluation.optimizing import Optimization
 
 pytest.importorskip("nncf", reason="pip install 'hybridsearch[openvino]'")
@@ -177,7 +177,9 @@ def test_data_and_folders_that_are_not_usable_are_refused(minilm: str, tmp_path:
     with pytest.raises(InvalidArgumentError, match=r"is not empty: give a new folder"):
         hs.optimize(minilm, DOCUMENTS, tmp_path)
     with pytest.raises(InvalidArgumentError, match=r"fewer than two documents with text"):
-        hs.optimize(minilm, [hs.Document("1", "")], tmp_path / "new")
+        hs.optimize(minilm, [{"id": "1", "text": ""}], tmp_path / "new")
+    with pytest.raises(DocumentError, match=r"no file or folder 'texts.csv'"):
+        hs.optimize(minilm, "texts.csv", tmp_path / "new")
     with pytest.raises(InvalidArgumentError, match=r"'empty' has no queries: give its documents instead"):
         hs.optimize(minilm, hs.Dataset("empty", {}, {}, DOCUMENTS), tmp_path / "new")
     assert not (tmp_path / "new").exists()

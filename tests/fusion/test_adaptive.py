@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hybridsearch.errors import InvalidArgumentError
-from hybridsearch.fusion import AdaptiveFusion, ScoreFusion, make_fusion
+from hybridsearch.fusion import AdaptiveFusion, JudgedFusion, ScoreFusion, make_fusion
 from hybridsearch.fusion.adaptive import commitment, support, trust
 from hybridsearch.ranking import EMPTY, Ranking
 
@@ -108,10 +108,16 @@ def test_a_retriever_that_finds_nothing_is_no_hub() -> None:
     assert trust([{"one": EMPTY, "other": listed("a")}] * 2)["one"] == 1.0
 
 
-@pytest.mark.parametrize("samples", [[], [{"one": EMPTY}, {"other": EMPTY}]])
+@pytest.mark.parametrize("samples", [[], [{}], [{"one": EMPTY}, {"other": EMPTY}]])
 def test_trust_needs_the_same_retrievers_in_every_sample(samples: list[dict[str, Ranking]]) -> None:
     with pytest.raises(InvalidArgumentError, match="the same retrievers"):
         trust(samples)
+
+
+def test_texts_of_queries_are_no_samples() -> None:
+    for calibrated in (AdaptiveFusion.calibrated, lambda given: JudgedFusion.calibrated(given, [{}])):
+        with pytest.raises(InvalidArgumentError, match=r"as search\.rankings\(queries\) gives, but it is 'a wing'"):
+            calibrated(["a wing"])
 
 
 def test_a_calibrated_fusion_passes_over_a_retriever_of_hubs() -> None:

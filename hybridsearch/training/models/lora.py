@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from hybridsearch.arguments import number, true_or_false, whole_number
+from hybridsearch.arguments import number, of_type, true_or_false, whole_number
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.training.libraries import import_library
 
@@ -83,9 +83,11 @@ def add_adapters(model: Any, settings: LoraSettings, base: str | None = None, *,
         seed: Seed of the weights of the adapters.
 
     Raises:
-        InvalidArgumentError: No layer has a name of `settings.targets`, or the model already has adapters.
+        InvalidArgumentError: No layer has a name of `settings.targets`, or the model already has adapters, or
+            `settings` has another type.
         MissingExtraError: The package peft is not installed.
     """
+    of_type("lora", settings, LoraSettings, "a LoraSettings such as LoraSettings(rank=16)")
     peft = import_library("peft", "LoRA")
     if _has_adapters(model):
         raise InvalidArgumentError("The model already has adapters, which will be trained. Leave lora out.")

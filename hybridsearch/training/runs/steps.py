@@ -62,7 +62,10 @@ class Steps:
         show_progress_bar: bool | None,
     ) -> None:
         check_libraries()
-        self.settings = settings or TrainingSettings()
+        self.settings = TrainingSettings() if settings is None else settings
+        arguments.of_type(
+            "settings", self.settings, TrainingSettings, "an hs.TrainingSettings such as hs.TrainingSettings(epochs=1)"
+        )
         self.output = arguments.path("output", output).resolve()
         check_output(self.output, self.settings)
         check_trackers(self.settings)
