@@ -151,7 +151,7 @@ class Context:
         """Find the sources that an answer cites.
 
         A citation is a number in brackets: `[1]`, `[1, 2]`, `[1-3]`, `[1][2]`, `【1】`, `[^1]`, `[source 1]` or
-        `[1, page 3]`. Numbers in code between backticks do not count. Of a range, the numbers between the ends count if
+        `[1, page 3]`. Numbers in code between backticks do not count. The numbers between the ends of a range count if
         they exist.
 
         Args:

@@ -66,8 +66,8 @@ class RM3:
     2. The shares are multiplied by the score of the document, and summed over the documents.
     3. The `terms` terms with the largest sums are kept.
 
-    Only terms of 2 to 20 letters and digits are taken, and only if at most `max_share` of all documents have them. Of
-    terms with equal frequencies or sums, those that sort first are taken. If no term is left, the query stays as it
+    Only terms of 2 to 20 letters and digits are taken, and only if at most `max_share` of all documents have them. If
+    terms have equal frequencies or sums, those that sort first are taken. If no term is left, the query stays as it
     is. The weights of the new query sum to 1, so its scores are smaller than those of a search without feedback.
 
     From Lavrenko and Croft, "Relevance-based language models" (SIGIR 2001), and Abdul-Jaleel et al., "UMass at TREC

@@ -234,7 +234,7 @@ class Hit:
         id: Id of the document.
         rank: Rank in the results, from 1.
         score: Score of the reranker if the document was reranked, blended with the fused score if the reranker has a
-            `blend`. Else the fused score. All after boosts.
+            `blend`. Else the fused score. Boosts are included.
         document: The document.
         retrievers: Rank, score and contribution by retriever, for each retriever that has the document in its ranking.
         fused_score: Score after fusion, before reranking.
@@ -429,7 +429,7 @@ class Results(Sequence[Hit]):
     ) -> Context:
         """Put the best passages into a text for the prompt of a language model, numbered so that it can cite them.
 
-        The hits come in the order of their ranks. Of each hit the best passages are taken, as many as fit, and shown in
+        The hits come in the order of their ranks. The best passages of each hit are taken, as many as fit, and shown in
         the order of the text. Passages that touch become one source. A passage is left out if another one has the same
         title, headings and text. If a document has no passages, its text is taken from the beginning. If it does not
         fit, it is cut after a sentence. `Context.notes` tells what was left out or cut.

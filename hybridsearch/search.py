@@ -439,7 +439,7 @@ class HybridSearch:
                 a retriever does not find documents with a lower score. It has no effect on a retriever that is not
                 asked.
             boost: Boosts that raise scores by metadata, such as `hs.Recency("published")` or `hs.FieldBoost(...)`.
-            group_by: Metadata field of which each value gives one hit, the best. The hit names the others.
+            group_by: Metadata field that groups the hits. Each value gives one hit, the best, which names the others.
             diversity: `hs.MMR(...)` for hits that differ from each other. None for the best hits.
             feedback: `hs.RM3(...)` for BM25, `hs.Rocchio(...)` for dense and sparse retrievers, or a list of them. The
                 first documents of the retriever then expand its query, and it searches again. None for one search.
@@ -587,7 +587,7 @@ class HybridSearch:
             offset: Number of first hits to leave out, as in `search`.
             min_score: Least score of a hit, as in `search`.
             boost: Boosts that raise scores by metadata, as in `search`.
-            group_by: Metadata field of which each value gives one hit, as in `search`.
+            group_by: Metadata field that groups the hits, as in `search`.
             diversity: `hs.MMR(...)` for hits that differ from each other, as in `search`.
             feedback: `hs.RM3(...)`, `hs.Rocchio(...)` or a list of them, as in `search`.
 

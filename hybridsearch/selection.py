@@ -74,7 +74,7 @@ class Selection:
         least: Least score by retriever name. A retriever's ranking ends before the first lower score.
         boosts: Boosts that change the scores.
         diversity: MMR that orders the hits. None for no MMR.
-        group_by: Metadata field of which each value gives one hit. None for no groups.
+        group_by: Metadata field that groups the hits. Each value gives one hit. None for no groups.
     """
 
     offset: int = 0

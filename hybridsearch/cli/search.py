@@ -75,7 +75,7 @@ def search(
         ),
     ] = None,
     group_by: Annotated[
-        str | None, of_search("FIELD", "Metadata field of which each value gives one hit, the best.")
+        str | None, of_search("FIELD", "Metadata field that groups the hits. Each value gives one hit, the best.")
     ] = None,
     mmr: Annotated[
         float | None,

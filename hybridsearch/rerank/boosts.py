@@ -42,7 +42,7 @@ class Recency:
 
     Args:
         field: Name of the metadata field that holds a date, or a date and time, as ISO 8601 text. A date is the
-            midnight at its beginning. A time without a zone is taken as UTC. Of a list the latest counts.
+            midnight at its beginning. A time without a zone is taken as UTC. The latest of a list counts.
         half_life: Age at which half of the weight is left: a text such as `"30d"`, with one of the units s, m, h, d, w
             and y, or a `datetime.timedelta`.
         weight: Weight of a document of this moment, above 0. With 0.25, this document beats documents whose scores are
@@ -91,7 +91,7 @@ class FieldBoost:
 
     With a filter, the factor is 1 + weight for a document that matches, and 1 for others. With the name of a field, the
     factor is 1 + weight * ln(1 + x). Here x is the number in the field. The logarithm limits the effect of very large
-    numbers. Of a list the largest number counts. A value that is missing, negative or not a number counts as 0.
+    numbers. The largest number of a list counts. A value that is missing, negative or not a number counts as 0.
 
     Args:
         where: Filter in the language of `hybridsearch.filters`, or the name of a metadata field that holds numbers.

@@ -75,8 +75,8 @@ class LateInteraction(ModelEncoder[MultiVectors]):
 
     Args:
         model: Folder of the model, its name on the Hugging Face hub, or a loaded `MultiVectorEncoder` of
-            sentence-transformers. A model of PyLate works too. Of a dense model the token vectors before its pooling
-            are compared, scaled to unit length.
+            sentence-transformers. A model of PyLate works too. If it is a dense model, its token vectors before
+            pooling are compared, scaled to unit length.
         top_k: Number of documents of each fused ranking that are reranked. Documents after them keep their order.
         passages: Number of best passages of each document that the model reads together, in the order of the text. It
             counts for an index with passages. Without passages the model reads the beginning of the document.
