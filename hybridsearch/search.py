@@ -646,7 +646,9 @@ class HybridSearch:
     ) -> Explanation:
         """Explain the place of one document in the results of a query.
 
-        The document may be any document of the index, even if no retriever has it among its candidates.
+        The document may be any document of the index, even if no retriever has it among its candidates. A search reads
+        at least `top_k` documents from each retriever. After a search with a larger `top_k` than `candidates`, give
+        `top_k` as `candidates`.
 
         Args:
             query: Text of the query.

@@ -368,6 +368,16 @@ class HybridSearchVectorStore(BasePydanticVectorStore):
             raise InvalidArgumentError(f"The mode of a query is one of {', '.join(_MODES)}, not {mode!r}.")
         threshold, depth = given.pop("mmr_threshold", None), given.pop("mmr_prefetch_k", None)
         check_options(given)
+        of_modes = {
+            "alpha": (query.alpha, "hybrid"),
+            "hybrid_top_k": (query.hybrid_top_k, "hybrid"),
+            "mmr_threshold": (query.mmr_threshold if threshold is None else threshold, "mmr"),
+            "mmr_prefetch_k": (depth, "mmr"),
+        }
+        unused = {name: its for name, (value, its) in of_modes.items() if value is not None and its != mode}
+        log_notes(
+            _log, (f"{name} has no effect in the mode {mode}: use the mode {its}." for name, its in unused.items())
+        )
         options: dict[str, Any] = {}
         filters = self._filter(query.filters, query.node_ids or None, query.doc_ids or None), given.pop("filter", None)
         if parts := [one for one in filters if one is not None]:

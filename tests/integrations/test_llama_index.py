@@ -157,6 +157,14 @@ def ids_of(store: HybridSearchVectorStore, text: str, top_k: int = 4, **query: A
 # Queries
 
 
+def test_numbers_of_another_mode_are_told(store: HybridSearchVectorStore, caplog: pytest.LogCaptureFixture) -> None:
+    store.query(VectorStoreQuery(query_str="heat", similarity_top_k=1, alpha=0.9), mmr_threshold=0.5)
+    assert [record.message for record in caplog.records] == [
+        "alpha has no effect in the mode default: use the mode hybrid.",
+        "mmr_threshold has no effect in the mode default: use the mode mmr.",
+    ]
+
+
 def test_a_tuned_fusion_also_sets_the_candidates_of_a_store(store: HybridSearchVectorStore, tmp_path: Path) -> None:
     file = tmp_path / "tuned.json"
     file.write_text(json.dumps({"type": "tuned", "fusion": {"type": "score"}, "candidates": 2}), encoding="utf-8")
