@@ -226,8 +226,7 @@ class DocumentReader(Iterable[Document]):
         self._once: list[str] = []
         self._kinds = Kinds()
         self._untitled = False
-        self._blank = 0
-        self._first_blank = ""
+        self._blank: dict[str, None] = {}  # ids of documents without text and title
         self.skipped: list[SkippedLine] = []
         self.stopped: SkippedLine | None = None
         self.bytes_total = _size(source) if isinstance(source, Path) else None
@@ -290,14 +289,14 @@ class DocumentReader(Iterable[Document]):
 
     def _blank_note(self) -> Iterator[str]:
         if self._blank:
-            have = number_of(self._blank, "document has", "documents have")
-            found = f"so no retriever finds {'it' if self._blank == 1 else 'them'}"
-            yield f"{have} neither text nor title, {found}. The first id is {self._first_blank!r:.80}."
+            have = number_of(len(self._blank), "document has", "documents have")
+            found = f"so no retriever finds {'it' if len(self._blank) == 1 else 'them'}"
+            yield f"{have} neither text nor title, {found}. The first id is {next(iter(self._blank))!r:.80}."
 
     def __iter__(self) -> Iterator[Document]:
         self.skipped = skipped = []
         self.stopped = None
-        self._columns, self._kinds, self._blank = {}, Kinds(), 0
+        self._columns, self._kinds, self._blank = {}, Kinds(), {}
         self._unread, self._indexes, self._links = [], [], []
         self._lacking, self._once = [], []
         add, read, titled = self._kinds.add, 0, False
@@ -315,8 +314,9 @@ class DocumentReader(Iterable[Document]):
                 read += 1
                 titled = titled or bool(document.title)
                 if _is_blank(document.text) and _is_blank(document.title):
-                    self._blank += 1
-                    self._first_blank = self._first_blank if self._blank > 1 else document.id
+                    self._blank[document.id] = None
+                elif self._blank:  # the last document of an id is stored
+                    self._blank.pop(document.id, None)
                 yield document
         self._untitled = bool(read) and not titled
         if not read and (skipped or isinstance(self._source, Path | Query)):

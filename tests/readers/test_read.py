@@ -475,6 +475,13 @@ def test_empty_texts_are_stored_and_noted(tmp_path: Path) -> None:
         ]
 
 
+def test_a_document_without_text_that_comes_again_is_one_document() -> None:
+    ids = ("1", "2", "1", "3", "2")
+    reader = read_documents([{"id": id, "text": ""} for id in ids] + [{"id": "1", "text": "a wing"}])
+    assert len(list(reader)) == 6
+    assert reader.notes == ["2 documents have neither text nor title, so no retriever finds them. The first id is '2'."]
+
+
 def test_a_text_that_is_null_or_nan_is_an_error(tmp_path: Path) -> None:
     pandas = pytest.importorskip("pandas")
     sources: list[Any] = [
