@@ -177,7 +177,8 @@ class Index(BaseModel):
 class Indexes(BaseModel):
     """The indexes that are served."""
 
-    indexes: list[Index]
+    indexes: list[Index] = Field(description="Indexes that answer now.")
+    not_answering: list[str] = Field(description="Names of the indexes that do not answer now.")
     may_write: bool = Field(description="Whether this client may store and delete documents.")
 
 

@@ -4,7 +4,7 @@
 
 import asyncio
 from codecs import BOM_UTF8
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from typing import Annotated, Any, TypeAlias
 
 from fastapi import APIRouter, Depends, Path, Query, Request
@@ -14,7 +14,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from hybridsearch.documents import Document
 from hybridsearch.errors import BulkIndexError, DocumentError, HybridSearchError, InvalidArgumentError
-from hybridsearch.indexing.ingest import IndexReport
+from hybridsearch.indexing.ingest import IndexReport, SeenIds
 from hybridsearch.listing import Order, read_cursor
 from hybridsearch.messages import number_of
 from hybridsearch.readers.fields import ID_FIELDS, TEXT_FIELDS, TITLE_FIELDS, Fields
@@ -55,6 +55,7 @@ class _Report:
 
     def __init__(self) -> None:
         self.indexed = self.unchanged = self.repeated = 0
+        self._seen = SeenIds()
         self.refused: list[Json] = []
         self.notes: dict[str, None] = {}
 
@@ -62,6 +63,12 @@ class _Report:
         self.indexed += report.indexed
         self.unchanged += report.unchanged
         self.notes |= dict.fromkeys(report.notes)
+
+    def last_ones(self, batch: Collection[Document]) -> list[Document]:
+        """The last document of each id of a batch. The documents with the same id before it are counted."""
+        last = {document.id: document for document in batch}
+        self.repeated += len(batch) - len(last) + len(self._seen.add(list(last)))
+        return list(last.values())
 
     def refuse(self, number: int, id: object, reason: str) -> None:
         self.refused.append({"line": number, "id": id if isinstance(id, str) else None, "reason": reason})
@@ -214,8 +221,7 @@ async def _store(served: ServedIndex, batch: dict[int, Document], report: _Repor
     """Store some documents. Those that the engine refuses go into the report."""
     if not batch:
         return
-    documents = list({document.id: document for document in batch.values()}.values())
-    report.repeated += len(batch) - len(documents)
+    documents = report.last_ones(batch.values())
     try:
         report.add(await served.write(lambda search: search.index(documents, show_progress_bar=False)))
     except BulkIndexError as error:

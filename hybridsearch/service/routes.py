@@ -3,6 +3,7 @@
 # Without `from __future__ import annotations`: FastAPI reads annotations that are made for the limits of a service.
 
 import asyncio
+import logging
 from dataclasses import replace
 from functools import partial
 from threading import Event
@@ -13,9 +14,9 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
 
 from hybridsearch.access import UNHEARD, notes_for_clients
-from hybridsearch.errors import InvalidArgumentError
+from hybridsearch.errors import HybridSearchError, InvalidArgumentError
 from hybridsearch.hits import Results
-from hybridsearch.messages import not_known, number_of
+from hybridsearch.messages import not_known, number_of, redacted
 from hybridsearch.search import HybridSearch
 from hybridsearch.service import answers
 from hybridsearch.service.bodies import answer
@@ -37,13 +38,15 @@ from hybridsearch.service.settings import Settings
 
 Index = Annotated[ServedIndex, Depends(served_index)]
 
+_log = logging.getLogger(__name__)
+
 _NO_RERANKER = "rerank has no effect, because the index has no reranker."
 
 
 def make_router(settings: Settings) -> APIRouter:
     """Make the routes of a service with these limits."""
     router = APIRouter(prefix="/v1", dependencies=[Depends(_check_parameters)])
-    _add_indexes(router)
+    _add_indexes(router, settings)
     _add_search(router, settings)
     add_documents(router, settings)
     return router
@@ -66,18 +69,30 @@ def _check_parameters(request: Request) -> None:
             raise InvalidArgumentError(f"{field.alias} is given more than once: give it once.")
 
 
-def _add_indexes(router: APIRouter) -> None:
+def _add_indexes(router: APIRouter, settings: Settings) -> None:
     @router.get("", **returns(answers.Indexes))
     async def list_indexes(request: Request) -> Response:
-        """List the indexes, with their retrievers and settings."""
+        """List the indexes, with their retrievers and settings. Indexes that do not answer now are only named."""
         indexes: list[ServedIndex] = list(request.app.state.indexes.values())
-        described = await asyncio.gather(*(served.read(partial(_describe, served)) for served in indexes))
-        return answer({"indexes": described, "may_write": request.state.may_write})
+        described = await asyncio.gather(*(_described(served, settings.max_seconds / 2) for served in indexes))
+        away = [served.name for served, found in zip(indexes, described, strict=True) if found is None]
+        listed = [found for found in described if found is not None]
+        return answer({"indexes": listed, "not_answering": away, "may_write": request.state.may_write})
 
     @router.get("/{index}", **returns(answers.Index))
     async def describe_index(served: Index) -> Response:
         """Describe an index: its documents, retrievers and settings."""
         return answer(await served.read(partial(_describe, served)))
+
+
+async def _described(served: ServedIndex, seconds: float) -> Json | None:
+    """What a client may know about an index. None if the index does not answer in some seconds, which is logged."""
+    try:
+        async with asyncio.timeout(seconds):
+            return await served.read(partial(_describe, served))
+    except (HybridSearchError, TimeoutError) as error:
+        _log.error("The index %r does not answer: %s", served.name, redacted(error) or f"not in {seconds:g} s")
+        return None
 
 
 def _describe(served: ServedIndex, search: HybridSearch) -> Json:

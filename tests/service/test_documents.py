@@ -11,10 +11,13 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.testclient import TestClient
 
 import hybridsearch as hs
-from hybridsearch.errors import BulkIndexError, IndexLockedError
+from hybridsearch.errors import BackendError, BulkIndexError, IndexLockedError
 from hybridsearch.service import documents
+from hybridsearch.service.app import make_app
+from hybridsearch.service.indexes import ServedIndex
 
 Asked = Callable[..., list[httpx.Response]]
 Patch = pytest.MonkeyPatch
@@ -75,6 +78,14 @@ def test_of_documents_with_the_same_id_the_last_is_stored(asked: Asked) -> None:
     note = "1 document had the same id as a later document. Only the later document is stored."
     assert (stored.json()["indexed"], stored.json()["notes"]) == (1, [note])
     assert read.json()["text"] == "second"
+
+
+def test_ids_that_repeat_are_counted_however_far_apart_they_are(asked: Asked) -> None:
+    lines = [*range(documents.BATCH + 1), 0, 1, 1]
+    body = "\n".join(json.dumps({"id": f"n{number}", "text": f"wing {number}"}) for number in lines)
+    (stored,) = asked(("PUT", PLACE, {"content": body, "headers": LINES}))
+    note = "3 documents had the same id as a later document. Only the later document is stored."
+    assert stored.json()["notes"] == [note]
 
 
 def test_a_document_without_a_text_is_a_mistake_of_the_document(asked: Asked) -> None:
@@ -273,6 +284,21 @@ def test_clients_are_not_told_the_folders_of_models(tmp_path: Path, serving: Any
     for answer in asyncio.run(run()):
         assert "Dense('minilm')" in answer.text
         assert "/data" not in answer.text
+
+
+def test_an_index_that_does_not_answer_is_named_and_the_others_are_listed(papers: Path, mine: Path) -> None:
+    indexes = {name: ServedIndex(name, str(place)) for name, place in (("papers", papers), ("mine", mine))}
+
+    def away() -> int:
+        raise BackendError("The engine at /secret does not answer.")
+
+    with TestClient(make_app(indexes), base_url="http://localhost") as client:
+        assert client.get("/v1").json()["not_answering"] == []
+        indexes["papers"].search.count = away  # type: ignore[method-assign, assignment]
+        answer = client.get("/v1")
+        assert (answer.status_code, "/secret" in answer.text) == (200, False)
+        assert [one["name"] for one in answer.json()["indexes"]] == ["mine"]
+        assert answer.json()["not_answering"] == ["papers"]
 
 
 def test_an_index_is_described_and_explains_itself(mine: Path, asked: Asked) -> None:
