@@ -14,7 +14,7 @@ from hybridsearch.fusion.base import Fusion
 from hybridsearch.registry import make, registered
 
 TUNED = "tuned"
-"""Type of a file that `hs.tune` wrote, with a fusion, the number of candidates for it, and its measures."""
+"""Type of a file with a fusion and the number of candidates for it. `hs.tune` also writes its measures."""
 
 
 def fusion_names() -> list[str]:

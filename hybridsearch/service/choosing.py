@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 import secrets
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from hybridsearch.evaluation.comparison import Comparison
 from hybridsearch.evaluation.datasets import Dataset
 from hybridsearch.evaluation.experiment import compare
 from hybridsearch.evaluation.judging import Judgements, Rule
-from hybridsearch.evaluation.pipeline import make_plan
+from hybridsearch.evaluation.pipeline import SystemPlan, make_plan
 from hybridsearch.evaluation.plain import to_plain
 from hybridsearch.evaluation.report import page
 from hybridsearch.evaluation.results import SystemRecord, Versus
@@ -27,15 +27,13 @@ from hybridsearch.evaluation.spec import default_systems, parse_systems
 from hybridsearch.evaluation.tuned import Tuned, load_tuned
 from hybridsearch.evaluation.tuning import tune
 from hybridsearch.fusion import Fusion, make_fusion
+from hybridsearch.fusion.files import TUNED
 from hybridsearch.messages import number_of
 from hybridsearch.search import HybridSearch
 from hybridsearch.service.chosen import IN_USE
 
 ENOUGH = 25
 """Number of judged queries below which the page warns that there are few."""
-
-TUNED = "tuned"
-"""Name of the fusion that tuning recommends, where the page also names systems."""
 
 _FOLDS = 5
 _TIMED = 20  # queries whose time is measured
@@ -110,7 +108,10 @@ class Chooser:
             (self._results / "tuned.json").unlink(missing_ok=True)
         else:
             tuned.save(self._results / "tuned.json")
-        _write(self._results / "choice.json", {"report": secrets.token_urlsafe(24), "notes": notes})
+        plans = [make_plan(name, system, comparison.top_k) for name, system in systems.items()]
+        measured = {plan.name: _chosen(plan, list(search.retrievers)) for plan in plans}
+        choice = {"report": secrets.token_urlsafe(24), "notes": notes, "systems": measured}
+        _write(self._results / "choice.json", choice)
 
     def result(self) -> dict[str, Any] | None:
         """What was measured, as JSON can hold it. None if nothing was measured yet."""
@@ -138,26 +139,26 @@ class Chooser:
             return None
         return page.render(Comparison.load(self._results / "comparison.json"))
 
-    def use(self, search: HybridSearch, system: str) -> None:
-        """Put the fusion of a measured system into use: write the file `in_use`.
+    def use(self, search: HybridSearch, system: str | None) -> None:
+        """Put the fusion of a measured system into use, with its number of candidates: write the file `in_use`.
 
         Args:
             search: The index.
-            system: Name of a measured system, or `TUNED`.
+            system: Name of a measured system. None for the tuned fusion.
 
         Raises:
-            InvalidArgumentError: There is no such system.
+            InvalidArgumentError: There is no such system, or it does not fit the index any more.
         """
-        tuned = self._tuned()
-        if system == TUNED and tuned is not None:
-            _write(self.in_use, tuned.to_dict())
-            return
-        known = parse_systems(default_systems(list(search.retrievers), search.reranker), search, search.reranker)
-        if self._choice() is None or system not in known:
-            raise InvalidArgumentError(f"There is no measured system {system!r:.80}: measure the systems first.")
-        plan = make_plan(system, known[system], 1)
-        weights = {name: plan.fusion.weight(name) if name in plan.retrievers else 0.0 for name in search.retrievers}
-        _write(self.in_use, make_fusion({**plan.fusion.to_json(), "weights": weights}).to_json())
+        tuned, measured = self._tuned(), (self._choice() or {}).get("systems", {})
+        if system is None and tuned is not None:
+            chosen = tuned.to_dict()
+        elif system in measured:
+            chosen = measured[system]
+        else:
+            asked = "tuned fusion" if system is None else f"measured system {system!r:.80}"
+            raise InvalidArgumentError(f"There is no {asked}: measure the systems first.")
+        search.plan(1, fusion=make_fusion(chosen["fusion"]), candidates=chosen["candidates"])
+        _write(self.in_use, chosen)
 
     def stop_using(self) -> None:
         """Remove the file `in_use`, so that the index uses its own fusion again."""
@@ -189,6 +190,13 @@ def settings_of(fusion: Fusion) -> dict[str, Any]:
     """
     settings = {name: value for name, value in fusion.to_json().items() if name != "tuned_on"}
     return settings | ({"judge": without_folders(settings["judge"])} if "judge" in settings else {})
+
+
+def _chosen(plan: SystemPlan, retrievers: Sequence[str]) -> dict[str, Any]:
+    """The fusion of a measured system and its number of candidates, as a file that `fusion=` takes."""
+    weights = {name: plan.fusion.weight(name) if name in plan.retrievers else 0.0 for name in retrievers}
+    fusion = make_fusion({**plan.fusion.to_json(), "weights": weights})
+    return {"type": TUNED, "fusion": fusion.to_json(), "candidates": plan.depth}
 
 
 def _row(one: SystemRecord, main: str) -> dict[str, Any]:

@@ -112,7 +112,7 @@ class SettlementBody(_Body):
 class UseBody(_Body):
     """The system whose fusion goes into use."""
 
-    system: Name
+    system: Name | None = Field(description="Name of a measured system. null: the tuned fusion.")
 
 
 class Desk:

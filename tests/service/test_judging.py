@@ -236,10 +236,10 @@ def test_judged_queries_lead_to_a_fusion_that_the_service_and_the_command_line_u
     only_judges = client()
     reason = only_judges.get("/workbench/trees/choice").json()["use_refused"]
     for method in ("POST", "DELETE"):
-        refused = only_judges.request(method, "/workbench/trees/use", json={"system": "tuned"})
+        refused = only_judges.request(method, "/workbench/trees/use", json={"system": None})
         assert (refused.status_code, refused.json()["detail"]) == (403, reason)
     assert "--allow-write" in reason
-    used = asked.post("/workbench/trees/use", json={"system": "tuned"}).json()
+    used = asked.post("/workbench/trees/use", json={"system": None}).json()
     assert used["fusion"] == "RRF(weights={'bm25': 0.0, 'chars': 1.0}, k=60)"
     found = asked.post("/v1/trees/search", json={"query": "alde tree", "top_k": 3, "explain": True}).json()
     assert set(found["hits"][0]["retrievers"]) == {"chars"}
@@ -252,6 +252,40 @@ def test_judged_queries_lead_to_a_fusion_that_the_service_and_the_command_line_u
     assert set(asked.post("/v1/trees/search", json={"query": "alder"}).json()["hits"][0]["retrievers"]) > {"chars"}
     assert asked.post("/workbench/trees/use", json={"system": "rrf"}).status_code == 200
     assert asked.post("/workbench/trees/use", json={"system": "../x"}).status_code == 400
+
+
+def test_a_fusion_goes_into_use_with_the_candidates_with_which_it_was_measured(
+    client: Callable[..., TestClient], trees: Path, tmp_path: Path
+) -> None:
+    asked = client(allow_write=True, options={"candidates": 20})
+    with_pools(asked)
+    judge_all(asked)
+    asked.post("/workbench/trees/choice", json={})
+    assert wait(asked)["state"] == "done"
+    comparison = hs.Comparison.load(tmp_path / "judged" / "trees" / "results" / "comparison.json")
+    measured = next(one.description for one in comparison.systems if one.name == "rrf")
+    assert measured.endswith("100 candidates")
+    used = asked.post("/workbench/trees/use", json={"system": "rrf"}).json()
+    assert used["candidates"] == 100
+    with hs.open(trees, fusion=tmp_path / "judged" / "trees" / "fusion.json") as search:
+        assert search.candidates == 100
+    assert asked.request("DELETE", "/workbench/trees/use").json()["candidates"] == 20
+
+
+def test_a_retriever_may_have_the_name_tuned(tmp_path: Path) -> None:
+    judgements = hs.Judgements(tmp_path / "judged")
+    with hs.HybridSearch({"bm25": hs.BM25(), "tuned": hs.CharNGrams()}) as search:
+        search.index([hs.Document(word, word) for word in WORDS], show_progress_bar=False)
+        judgements.add_pool(search, [word[:4] for word in WORDS], show_progress_bar=False)
+        for query, document in judgements.left("anna"):
+            judgements.grade("anna", query, document, int(document.startswith(judgements.queries[query])))
+        chooser = Chooser(tmp_path / "judged")
+        chooser.run(judgements, search, "trees", Settlement())
+        alone = {"type": "rrf", "weights": {"bm25": 0.0, "tuned": 1.0}, "k": 60}
+        chooser.use(search, "tuned")
+        assert json.loads(chooser.in_use.read_text()) == {"type": "tuned", "fusion": alone, "candidates": 100}
+        chooser.use(search, None)
+        assert json.loads(chooser.in_use.read_text())["recommendation"]
 
 
 def test_a_program_that_has_the_last_word_is_noted(trees: Path, tmp_path: Path) -> None:

@@ -115,7 +115,7 @@ export async function mount(root, app) {
         h("h2", null, labelled(tuned ? `Advice: ${tuned.recommended}` : `Best: ${best.name}`)),
         h("p", null, labelled(tuned ? tuned.recommendation : `${best.name} has the highest ${measure}, ${best.means[measure].mean.toFixed(3)}.`)),
         result.problems.length ? h("ul", { class: "problems" }, result.problems.map((one) => h("li", { class: "note" }, labelled(one)))) : null,
-        systems.length > 1 ? h("div", { class: "actions" }, use(tuned ? "tuned" : best.name, "Use this", "main"),
+        systems.length > 1 ? h("div", { class: "actions" }, use(tuned ? null : best.name, "Use this", "main"),
           found.use_refused ? h("span", { class: "note" }, `“Use this” changes all searches of this service. ${found.use_refused}`) : null) : null),
       h("section", { class: "card" },
         h("h2", null, `${result.queries.toLocaleString("en")} judged queries, ${result.judgements.toLocaleString("en")} judgements`),
