@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
@@ -49,7 +49,10 @@ MOST_EXPORTED = 100_000
 """Largest number of documents of an export."""
 
 MOST_QUERIES = 10_000
-"""Number of queries that can be judged."""
+"""Number of queries that the page takes at once."""
+
+Format: TypeAlias = Literal["txt", "tsv", "jsonl", "csv"]
+"""Format of a file of queries. In `txt` are lines, TREC topics, or a log of the service."""
 
 router = APIRouter(prefix="/workbench/{index}", tags=["workbench"])
 reports = APIRouter()
@@ -65,8 +68,7 @@ class _Body(BaseModel):
 class PoolBody(_Body):
     """What is judged: the first documents of some systems for some queries."""
 
-    queries: str = Field(description="Content of a file of queries.")
-    format: Literal["txt", "tsv", "jsonl", "csv"] = Field("txt", description="Format of this content.")
+    queries: str = Field(description="Queries, one in each line. A line can also have an id, a tab and the text.")
     systems: list[Name] = Field(min_length=1, max_length=20, description="Systems, as `compare --systems` takes them.")
     depth: int = Field(10, ge=1, le=100, description="Number of first documents of each system.")
     seed: int = Field(0, ge=0, le=2**31 - 1, description="Random seed of the order of the documents.")
@@ -221,9 +223,11 @@ def state(of: OfIndex, request: Request) -> dict[str, Any]:
 @router.post("/judging/pool", dependencies=writes, summary="Add queries and the first documents of systems")
 def add_pool(of: OfIndex, body: PoolBody) -> dict[str, Any]:
     """Start to make the pools. The job tells how far it is."""
-    search, queries = of.search, _queries(body)
+    search, queries = of.search, queries_of_text(body.queries)
+    numbered = list(queries) == [f"q{number}" for number in range(1, len(queries) + 1)]
+    given = list(queries.values()) if numbered else queries  # texts without ids keep the ids that they have already
     systems = parse_systems([_checked_system(one) for one in body.systems], search, search.reranker)
-    of.jobs.start("pool", lambda: of.judgements.add_pool(systems, queries, depth=body.depth, seed=body.seed))
+    of.jobs.start("pool", lambda: of.judgements.add_pool(systems, given, depth=body.depth, seed=body.seed))
     return of.jobs.status()
 
 
@@ -234,19 +238,22 @@ def _checked_system(text: str) -> str:
     return text
 
 
-def _queries(body: PoolBody) -> dict[str, str] | list[str]:
-    """The queries by id, or only their texts if the file has no ids."""
+def queries_of_text(text: str, format: Format = "txt") -> dict[str, str]:
+    """The queries in the content of a file, by id.
+
+    Raises:
+        InvalidArgumentError: It cannot be read, or has too many queries.
+    """
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / f"queries.{body.format}"
-        path.write_text(body.queries, encoding="utf-8", errors="replace")
+        path = Path(folder) / f"queries.{format}"
+        path.write_text(text, encoding="utf-8", errors="replace")
         try:
             queries = read_queries(path)
         except HybridSearchError as error:
             raise InvalidArgumentError(str(error).replace(str(path), "The file of queries")) from None
     if len(queries) > MOST_QUERIES:
-        raise InvalidArgumentError(f"There are {len(queries):,} queries, but at most {MOST_QUERIES:,} can be judged.")
-    numbered = list(queries) == [f"q{number}" for number in range(1, len(queries) + 1)]
-    return list(queries.values()) if numbered else queries
+        raise InvalidArgumentError(f"There are {len(queries):,} queries, but the page takes at most {MOST_QUERIES:,}.")
+    return queries
 
 
 # Grades

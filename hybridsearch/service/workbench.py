@@ -29,7 +29,7 @@ from hybridsearch.service.agreement import overlap, rank_biased_overlap
 from hybridsearch.service.choosing import settings_of
 from hybridsearch.service.configurations import Configuration, Found, search_with
 from hybridsearch.service.indexes import ServedIndex, served_index
-from hybridsearch.service.judging_routes import desk
+from hybridsearch.service.judging_routes import MOST_QUERIES, Format, desk, queries_of_text
 from hybridsearch.service.models import Strict, checked_filter
 from hybridsearch.service.problems import Refusal
 from hybridsearch.service.settings import Settings
@@ -43,9 +43,6 @@ SNIPPET = 200
 
 MOST_CHARACTERS = 20_000
 """Number of characters of a document's text, and of its metadata as JSON, that an explanation shows."""
-
-MOST_QUERIES = 10_000
-"""Number of queries of one set that the page can compare by."""
 
 _TITLE = 200  # characters
 _SAMPLE = 200  # documents that are read to describe the fields of an index
@@ -79,6 +76,13 @@ class Compare(Strict):
     queries: list[str] = Field(max_length=50)
     configurations: list[Configuration] = Field(min_length=2, max_length=2)
     top: int = Field(default=10, ge=1, le=50)
+
+
+class QueryFile(Strict):
+    """A file of queries."""
+
+    content: str
+    format: Format = "txt"
 
 
 def _limits(request: Request) -> Settings:
@@ -349,6 +353,12 @@ def query_set(index: Index, name: str, request: Request) -> list[tuple[str, str]
     if name not in sets:
         raise Refusal(404, "unknown-queries", f"There is no set of queries {name!r:.80}.")
     return list(sets[name].items())  # pairs, because JavaScript would sort ids that are numbers
+
+
+@router.post("/workbench/{index}/queries")
+def queries_of_file(index: Index, body: QueryFile) -> list[tuple[str, str]]:
+    """The queries of a file that a person opens."""
+    return [(id, " ".join(text.split())) for id, text in queries_of_text(body.content, body.format).items()]
 
 
 def _query_sets(request: Request, served: ServedIndex) -> dict[str, Mapping[str, str]]:

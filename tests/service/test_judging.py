@@ -113,7 +113,7 @@ def test_a_judge_sees_documents_without_ranks_and_each_grade_is_on_the_disk(
         ("grade", {"judge": " ", "query": "q1", "document": "alder", "grade": 1}, "The name of a judge"),
         ("grade", {"judge": "a", "query": "q1", "document": "alder", "grade": 4}, "grade"),
         ("pool", {"queries": "", "systems": ["bm25"]}, "The file of queries has no query"),
-        ("pool", {"queries": "1\ta\n1\tb", "systems": ["bm25"], "format": "tsv"}, "several texts"),
+        ("pool", {"queries": "1\ta\n1\tb", "systems": ["bm25"]}, "several texts"),
         ("pool", {"queries": "alder", "systems": ["/etc/passwd"]}, "is not allowed"),
         ("pool", {"queries": "alder", "systems": ["tuned.json"]}, "is not allowed"),
         ("pool", {"queries": "alder", "systems": ["bm26"]}, "unknown part 'bm26'"),
@@ -149,7 +149,8 @@ def test_no_body_breaks_the_service_or_shows_a_path(
         [None],
     ]
     bodies = {
-        "judging/pool": {"queries": "alder", "systems": ["bm25"], "format": format},
+        "judging/pool": {"queries": "alder", "systems": ["bm25"]},
+        "queries": {"content": "alder", "format": format},
         "judging/grade": {"judge": "a", "query": "q1", "document": "alder", "grade": 1},
         "choice": {"judges": ["a"], "decider": "a"},
         "judging/export/qrels": {"judges": ["a"], "rule": "majority"},

@@ -591,11 +591,23 @@ def test_two_configurations_are_compared_over_the_queries_of_a_set(look: Open, s
 def test_queries_come_from_a_file_or_are_pasted(look: Open, tmp_path: Path) -> None:
     page = look("#/compare?index=help").page
     field = page.get_by_label("Queries", exact=True)
-    log = tmp_path / "log.jsonl"
-    log.write_text('{"query": "brake"}\n{"_id": "1", "text": "charger"}\n3\tbattery\nE13\n')
-    page.locator("input[type=file]").set_input_files(log)
-    page.locator("form [role=status]", has_text="4 queries").wait_for()
-    assert field.input_value() == "brake\ncharger\nbattery\nE13"
+    files = {
+        "log.log": ('{"query": "brake"}\n{"query": "charger"}\n', ["brake", "charger"]),
+        "queries.jsonl": ('{"_id": "1", "text": "front  brake"}\n{"_id": "2", "text": "E13"}\n', ["front brake", "E13"]),
+        "queries.csv": ('id,text\n1,"brake, front"\n2,"a ""loud"" noise"\n', ["brake, front", 'a "loud" noise']),
+        "queries.tsv": ("1\tbrake\n2\tcharger\n", ["brake", "charger"]),
+    }
+    for name, (content, queries) in files.items():
+        for encoding in ("utf-8", "utf-16"):
+            (tmp_path / name).write_bytes(content.encode(encoding))
+            field.fill("")
+            page.locator("input[type=file]").set_input_files(tmp_path / name)
+            page.locator("form [role=status]", has_text="2 queries").wait_for()
+            assert field.input_value().split("\n") == queries
+    (tmp_path / "latin.txt").write_bytes("Größe".encode("latin-1"))
+    page.locator("input[type=file]").set_input_files(tmp_path / "latin.txt")
+    page.get_by_role("alert").get_by_text("save it as UTF-8").wait_for()
+    field.fill("brake\ncharger\nbattery\nE13")
     page.get_by_label("B, settings").get_by_label("RRF").check()
     page.get_by_role("button", name="Compare", exact=True).click()
     page.locator("#status", has_text="All results are the same").wait_for(state="attached")

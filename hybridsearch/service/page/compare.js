@@ -2,6 +2,7 @@
 
 import { controls, described, own, read, sent, written } from "./config.js";
 import { count, h, s } from "./dom.js";
+import { ENDINGS, linesOf, queriesOf } from "./queries.js";
 
 const AT_ONCE = 20; // queries in one request
 const LISTED = 100; // queries that are listed at first
@@ -28,7 +29,7 @@ export function mount(root, app) {
   }));
   const sets = h("div", { class: "sets" });
   const field = h("textarea", { id: "queries", rows: 6, spellcheck: "false", placeholder: "One query in each line", props: { value: kept() }, on: { input: () => { counted(); } } });
-  const file = h("input", { type: "file", class: "unseen", id: "file", accept: ".txt,.tsv,.jsonl,.json,.csv,text/*", tabindex: -1, "aria-hidden": "true", on: { change: () => { if (file.files[0]) readFile(file.files[0]); } } });
+  const file = h("input", { type: "file", class: "unseen", id: "file", accept: ENDINGS, tabindex: -1, "aria-hidden": "true", on: { change: () => { if (file.files[0]) readFile(file.files[0]); } } });
   const number = h("span", { class: "small", role: "status" });
   const top = h("input", { type: "number", id: "top", min: 1, max: 50, step: 1, value: app.get("top") ?? 10, on: { change: () => app.set({ top: depth() === 10 ? null : depth() }) } });
   const go = h("button", { type: "submit", class: "main" }, "Compare");
@@ -66,17 +67,21 @@ export function mount(root, app) {
     const known = await app.api(app.at("workbench", app.index, "queries"), undefined, { quiet: true }).catch(() => ({}));
     sets.replaceChildren(...Object.entries(known).map(([name, size]) => h("button", { type: "button", class: "quiet", on: { click: async () => {
       try {
-        field.value = (await app.api(app.at("workbench", app.index, "queries", name))).map(([, text]) => text).join("\n");
+        field.value = linesOf(await app.api(app.at("workbench", app.index, "queries", name)));
         counted();
       } catch (error) { app.fail(error); }
     } } }, `${name} (${count(size, "query", "queries")})`)));
   }
 
   async function readFile(chosen) {
-    const lines = (await chosen.text()).split(/\r?\n/).filter((line) => line.trim());
-    field.value = lines.map(queryOf).filter(Boolean).join("\n");
-    counted();
     file.value = "";
+    try {
+      field.value = linesOf(await queriesOf(app, chosen));
+    } catch (error) {
+      app.fail(error);
+      return;
+    }
+    counted();
     app.say(number.textContent);
   }
 
@@ -218,16 +223,4 @@ function otherThan(configuration) {
   const given = configuration.fusion.weights ?? null;
   const weights = given && Object.values(given).filter((weight) => weight > 0).length > 1 ? given : null;
   return { ...configuration, fusion: configuration.fusion.type === "rrf" ? { type: "score", weights, normalization: "minmax" } : { type: "rrf", weights, k: 60 } };
-}
-
-// The query in a line of a file: of JSON its "text" or "query", of tab-separated values the last one, else the line.
-function queryOf(line) {
-  if (line.trim().startsWith("{")) {
-    try {
-      const found = JSON.parse(line);
-      const text = found.text ?? found.query;
-      return typeof text === "string" ? text.replace(/\s+/g, " ").trim() : "";
-    } catch { /* a query may begin with a brace */ }
-  }
-  return line.split("\t").at(-1).trim();
 }

@@ -3,6 +3,7 @@
 import { labelled } from "./config.js";
 import { count, h } from "./dom.js";
 import { refused, watch } from "./job.js";
+import { ENDINGS, linesOf, queriesOf } from "./queries.js";
 import { settlement } from "./settle.js";
 
 export const GRADES = ["Not relevant", "Touches the question", "Answers a part", "Answers it"];
@@ -65,8 +66,7 @@ export async function mount(root, app) {
 
   function poolsView() {
     const queries = h("textarea", { id: "queries", rows: 8, placeholder: EXAMPLE, required: true, "aria-describedby": "queries-help" });
-    let format = "txt";
-    const file = h("input", { type: "file", class: "unseen", tabindex: -1, accept: ".txt,.tsv,.jsonl,.csv,.log", "aria-label": "File of queries", on: { change: read } });
+    const file = h("input", { type: "file", class: "unseen", tabindex: -1, accept: ENDINGS, "aria-label": "File of queries", on: { change: read } });
     const boxes = state.possible.map((name) => h("input", { type: "checkbox", value: name, checked: true }));
     const depth = h("input", { type: "number", id: "depth", min: 1, max: 100, value: 10 });
     const known = state.queries.length;
@@ -97,9 +97,7 @@ export async function mount(root, app) {
     async function take(name) {
       try {
         const found = await app.api(app.at("workbench", app.index, "queries", name));
-        const numbered = found.every(([id], place) => id === `q${place + 1}`); // the ids that lines without an id get
-        queries.value = found.map((one) => (numbered ? one[1] : one.join("\t"))).join("\n");
-        format = "txt";
+        queries.value = linesOf(found, { ids: true });
       } catch (error) {
         app.fail(error);
       }
@@ -108,15 +106,18 @@ export async function mount(root, app) {
     async function read() {
       const [chosen] = file.files;
       if (!chosen) return;
-      const end = chosen.name.split(".").pop().toLowerCase();
-      format = ["tsv", "jsonl", "csv"].includes(end) ? end : "txt";
-      queries.value = await chosen.text();
+      file.value = ""; // so that the same file can be opened again
+      try {
+        queries.value = linesOf(await queriesOf(app, chosen), { ids: true });
+      } catch (error) {
+        app.fail(error);
+      }
     }
 
     async function start(event) {
       event.preventDefault();
       const body = {
-        queries: queries.value, format, systems: boxes.filter((box) => box.checked).map((box) => box.value),
+        queries: queries.value, systems: boxes.filter((box) => box.checked).map((box) => box.value),
         depth: depth.valueAsNumber,
       };
       if (!body.systems.length) return app.fail(new Error("Choose at least one system."));
