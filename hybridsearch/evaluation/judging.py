@@ -426,10 +426,13 @@ class Judgements:
             Query id -> document id -> grade, in the order of the pools.
 
         Raises:
-            InvalidArgumentError: There is no judge of a name, or no person has graded, or the rule is not known.
+            InvalidArgumentError: There is no judge of a name, `judges` is empty, no person has graded, or the rule is
+                not known.
         """
         arguments.one_of("rule", rule, get_args(Rule))
         names = self._chosen(judges)
+        if not names and decider is None:
+            raise InvalidArgumentError("No judge is chosen: name at least one judge whose grades count.")
         grades = self._grades(dict.fromkeys([*names, *([] if decider is None else self._chosen([decider]))]))
         qrels: dict[str, dict[str, int]] = {}
         for query, ids in self._pool.documents.items():

@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 from fastapi import FastAPI, Response
 from fastapi.responses import PlainTextResponse
@@ -14,6 +15,7 @@ from fastapi.routing import APIRoute
 from starlette.middleware.cors import CORSMiddleware
 
 from hybridsearch.access import Tokens
+from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.service import judging_routes, problems, programs, workbench
 from hybridsearch.service.answers import State
 from hybridsearch.service.bodies import answer
@@ -53,9 +55,9 @@ def make_app(
     app.state.settings = settings
     app.state.judge = programs.read_judge(settings)
     app.state.query_sets = workbench.read_query_sets(settings.queries)
-    for name, served in indexes.items():
-        if settings.judgements:
-            served.chosen = ChosenFusion(folder_of(settings.judgements, name) / IN_USE)
+    if settings.judgements:
+        for folder, served in _folders(settings.judgements, indexes).items():
+            served.chosen = ChosenFusion(folder / IN_USE)
     metrics = Metrics(app.state.indexes)
     problems.install(app)
     routers = [make_router(settings), workbench.router, judging_routes.router, judging_routes.reports]
@@ -75,6 +77,20 @@ def make_app(
     app.state.routes = [one for router in (*routers, app.router) for one in router.routes if isinstance(one, APIRoute)]
     app.add_middleware(Observer, metrics=metrics, routes=app.state.routes)
     return app
+
+
+def _folders(judgements: str, indexes: Mapping[str, ServedIndex]) -> dict[Path, ServedIndex]:
+    """The folder of the judgements of each index."""
+    found: dict[Path, ServedIndex] = {}
+    for name, served in indexes.items():
+        folder = folder_of(judgements, name)
+        if folder in found:
+            raise InvalidArgumentError(
+                f"The indexes {found[folder].name!r:.80} and {name!r:.80} would share the folder {str(folder)!r:.200}: "
+                "give one of them another name."
+            )
+        found[folder] = served
+    return found
 
 
 def _add_probes(app: FastAPI, metrics: Metrics) -> None:

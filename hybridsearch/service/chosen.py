@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from threading import Lock
 
 from hybridsearch import arguments
 from hybridsearch.errors import (
@@ -57,6 +58,7 @@ class ChosenFusion:
         self._own: tuple[Fusion, int] | None = None
         self._used: Fusion | None = None
         self._seen: tuple[int, ...] | None = None
+        self._lock = Lock()  # a thread that sees half of a change would take the chosen fusion for the index's own
 
     def apply(self, search: HybridSearch) -> None:
         """Let a search use the fusion of the file, or its own fusion if there is no file.
@@ -67,15 +69,16 @@ class ChosenFusion:
         Args:
             search: The search.
         """
-        if search is not self._search or search.fusion is not self._used:  # another index may be at the place now
-            self._search, self._own, self._seen = search, (search.fusion, search.candidates), None
-        seen = self._signature()
-        if seen != self._seen and self._own is not None:
-            self._seen = seen
-            search.fusion, search.candidates = self._own
-            if seen is not None:
-                self._read(search)
-        self._used = search.fusion
+        with self._lock:
+            if search is not self._search or search.fusion is not self._used:  # another index may be at the place now
+                self._search, self._own, self._seen = search, (search.fusion, search.candidates), None
+            seen = self._signature()
+            if seen != self._seen and self._own is not None:
+                self._seen = seen
+                search.fusion, search.candidates = self._own
+                if seen is not None:
+                    self._read(search)
+            self._used = search.fusion
 
     def _read(self, search: HybridSearch) -> None:
         """Let a search use the fusion of the file."""

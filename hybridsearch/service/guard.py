@@ -121,7 +121,7 @@ class Guard:
 
     def _check_origin(self, origin: str | None, host: str) -> None:
         """Refuse a request that a page of another site makes a browser send."""
-        if origin is not None and origin not in self._settings.cors and urlsplit(origin).netloc != host:
+        if origin is not None and origin not in self._settings.cors and _host_of(origin) != host:
             raise _Refused(
                 403, "foreign-page", f"Pages of {origin!r:.80} may not use this service. To allow it, give --cors."
             )
@@ -247,6 +247,14 @@ def _wrong_token() -> _Refused:
 
 class _Gone(Exception):  # noqa: N818 - needs no answer
     """The client has gone away."""
+
+
+def _host_of(origin: str) -> str | None:
+    """The host and port of an origin. None for a text that is no origin."""
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return None
 
 
 async def _body(headers: Headers, receive: Receive, most: int, slot: _Slot) -> bytes:

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from hybridsearch.errors import HybridSearchError, InvalidArgumentError
 from hybridsearch.evaluation.datasets import read_queries
@@ -32,6 +32,7 @@ from hybridsearch.service.chosen import folder_of
 from hybridsearch.service.guard import check_may_write, why_not_write
 from hybridsearch.service.indexes import ServedIndex, served_index
 from hybridsearch.service.jobs import Jobs
+from hybridsearch.service.models import Strict
 from hybridsearch.service.problems import Refusal
 from hybridsearch.service.programs import Program
 from hybridsearch.snippets import Snippet
@@ -61,11 +62,7 @@ Id = Annotated[str, Field(max_length=2048)]
 Name = Annotated[str, Field(max_length=200)]
 
 
-class _Body(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class PoolBody(_Body):
+class PoolBody(Strict):
     """What is judged: the first documents of some systems for some queries."""
 
     queries: str = Field(description="Queries, one in each line. A line can also have an id, a tab and the text.")
@@ -74,7 +71,7 @@ class PoolBody(_Body):
     seed: int = Field(0, ge=0, le=2**31 - 1, description="Random seed of the order of the documents.")
 
 
-class GradeBody(_Body):
+class GradeBody(Strict):
     """The grade of a document."""
 
     judge: Name
@@ -83,13 +80,13 @@ class GradeBody(_Body):
     grade: int | None = Field(ge=0, le=3, description="Grade, or null if the judge skips the document.")
 
 
-class UndoBody(_Body):
+class UndoBody(Strict):
     """The judge whose last grade or skip is taken back."""
 
     judge: Name
 
 
-class ProgramBody(_Body):
+class ProgramBody(Strict):
     """The program that judges."""
 
     judge: Name = Field(description="Name of the judge.")
@@ -98,7 +95,7 @@ class ProgramBody(_Body):
     )
 
 
-class SettlementBody(_Body):
+class SettlementBody(Strict):
     """Which grades count."""
 
     judges: list[Name] | None = Field(None, max_length=100, description="Judges whose grades count. null: all people.")
@@ -111,7 +108,7 @@ class SettlementBody(_Body):
         return Settlement(self.judges, self.rule, self.decider)
 
 
-class UseBody(_Body):
+class UseBody(Strict):
     """The system whose fusion goes into use."""
 
     system: Name | None = Field(description="Name of a measured system. null: the tuned fusion.")

@@ -230,6 +230,12 @@ def _checked_places(given: Any, file: str | Path | None) -> dict[str, str]:
             f"indexes of the file {str(file)!r:.200} are places by name, such as {{'papers': '/data/papers'}}, not "
             f"{shown(given)}."
         )
+    for name in given:
+        if "/" in name or name in (".", "..") or not name.isprintable():
+            raise InvalidArgumentError(
+                f"indexes of the file {str(file)!r:.200}: {name!r:.80} is no name of an index, because no address can "
+                "have it. Use letters, digits, '_' and '-'."
+            )
     return given
 
 

@@ -219,12 +219,14 @@ async def look(index: Index, limits: Limits, body: Look) -> dict[str, Any]:
             for one, results in zip(body.configurations, systems, strict=True)
         ],
         "documents": documents,
-        "notes": list(
-            dict.fromkeys(note for results in systems for note in notes_for_clients(results.notes, results.failures))
-        ),
+        "notes": _notes(systems),
         "timings": dict(systems[0].timings),
         "seconds": time.perf_counter() - started,
     }
+
+
+def _notes(found: Iterable[Results]) -> list[str]:
+    return list(dict.fromkeys(note for one in found for note in notes_for_clients(one.notes, one.failures)))
 
 
 def _ranking(ranking: Ranking) -> dict[str, Any]:
@@ -338,6 +340,7 @@ async def compare(index: Index, limits: Limits, body: Compare) -> dict[str, Any]
             for query, a, b in zip(body.queries, one, other, strict=True)
         ],
         "titles": titles,
+        "notes": _notes((*one, *other)),
         "seconds": time.perf_counter() - started,
     }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import threading
 import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
@@ -116,6 +117,8 @@ def test_a_judge_sees_documents_without_ranks_and_each_grade_is_on_the_disk(
         ("pool", {"queries": "1\ta\n1\tb", "systems": ["bm25"]}, "several texts"),
         ("pool", {"queries": "alder", "systems": ["/etc/passwd"]}, "is not allowed"),
         ("pool", {"queries": "alder", "systems": ["tuned.json"]}, "is not allowed"),
+        ("grade", {"judge": "a", "query": "q1", "document": "alder", "grade": True}, "must be a whole number"),
+        ("export/qrels", {"judges": []}, "No judge is chosen"),
         ("pool", {"queries": "alder", "systems": ["bm26"]}, "unknown part 'bm26'"),
     ],
 )
@@ -300,6 +303,35 @@ def test_a_program_that_has_the_last_word_is_noted(trees: Path, tmp_path: Path) 
         chooser.run(judgements, search, "trees", Settlement(["anna"], decider="model"))
     problems = (chooser.result() or {})["problems"]
     assert "The judge model is a program. Check its grades before you trust them." in problems
+
+
+def test_two_indexes_cannot_share_a_folder_of_judgements(trees: Path, tmp_path: Path) -> None:
+    indexes = {name: ServedIndex(name, str(trees)) for name in ("a b", "a-b")}
+    with pytest.raises(InvalidArgumentError, match="'a b' and 'a-b' would share the folder .*a-b"):
+        make_app(indexes, Settings(judgements=str(tmp_path)))
+
+
+def test_a_fusion_in_use_is_not_taken_for_the_own_fusion_of_the_index(tmp_path: Path) -> None:
+    chosen, file = ChosenFusion(tmp_path / "fusion.json"), tmp_path / "fusion.json"
+
+    class Slow(hs.HybridSearch):
+        """A search that another thread asks for while its fusion changes."""
+
+        def __setattr__(self, name: str, value: object) -> None:
+            super().__setattr__(name, value)
+            if name == "candidates" and value == 7:
+                other = threading.Thread(target=chosen.apply, args=(self,))
+                other.start()
+                other.join(0.3)
+
+    with Slow({"bm25": hs.BM25()}) as search:
+        search.index([hs.Document("1", "alder")], show_progress_bar=False)
+        file.write_text('{"type": "tuned", "fusion": {"type": "rrf", "k": 7}, "candidates": 7}')
+        chosen.apply(search)
+        assert (repr(search.fusion), search.candidates) == ("RRF(k=7)", 7)
+        file.unlink()
+        chosen.apply(search)
+        assert (repr(search.fusion), search.candidates) == (repr(hs.RRF()), 100)
 
 
 def test_a_damaged_fusion_has_no_effect(client: Callable[..., TestClient], tmp_path: Path) -> None:

@@ -593,7 +593,10 @@ def test_queries_come_from_a_file_or_are_pasted(look: Open, tmp_path: Path) -> N
     field = page.get_by_label("Queries", exact=True)
     files = {
         "log.log": ('{"query": "brake"}\n{"query": "charger"}\n', ["brake", "charger"]),
-        "queries.jsonl": ('{"_id": "1", "text": "front  brake"}\n{"_id": "2", "text": "E13"}\n', ["front brake", "E13"]),
+        "queries.jsonl": (
+            '{"_id": "1", "text": "front  brake"}\n{"_id": "2", "text": "E13"}\n',
+            ["front brake", "E13"],
+        ),
         "queries.csv": ('id,text\n1,"brake, front"\n2,"a ""loud"" noise"\n', ["brake, front", 'a "loud" noise']),
         "queries.tsv": ("1\tbrake\n2\tcharger\n", ["brake", "charger"]),
     }

@@ -39,6 +39,8 @@ def test_options_count_before_the_environment_and_the_environment_before_the_fil
         ("port: 1\nhost: 127.0.0.1\nport: 2", "cannot be read: 'port' comes twice."),
         ("indexes: {papers: a, papers: b}", "cannot be read: 'papers' comes twice."),
         ("indexes: papers", "are places by name"),
+        ("indexes: {a/b: papers}", "'a/b' is no name of an index"),
+        ("indexes: {..: papers}", "'..' is no name of an index"),
         ("tokens: abc", " is not known. The settings are 'indexes', 'host', "),
     ],
 )

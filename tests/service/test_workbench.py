@@ -120,7 +120,7 @@ def test_no_answer_says_why_an_optional_retriever_failed_and_the_log_does(
                 await client.post("/workbench/books/look", json={**body, "configurations": [{}]}),
             ]
             compared = {"queries": ["three"], "configurations": [{}, {}]}
-            assert (await client.post("/workbench/books/compare", json=compared)).status_code == 200
+            answers.append(await client.post("/workbench/books/compare", json=compared))
             weights = [{"bm25": bm25, "chars": 1 - bm25} for bm25 in (1, 0)]
             fusions = [{"type": "rrf", "weights": of_fusion} for of_fusion in weights]
             alone, failed = [

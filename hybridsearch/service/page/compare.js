@@ -13,7 +13,7 @@ export function mount(root, app) {
   const first = read(app, "a") ?? own(app);
   const configs = { a: first, b: read(app, "b") ?? otherThan(first) };
   const key = `hybridsearch-queries-${app.index}`;
-  let running = null, found = [], titles = {}, compared = null, listed = LISTED;
+  let running = null, found = [], titles = {}, notices = [], compared = null, listed = LISTED;
 
   // What to compare
 
@@ -43,8 +43,8 @@ export function mount(root, app) {
   h("div", { class: "actions" },
     h("button", { type: "button", on: { click: () => file.click() } }, "Open a file"),
     h("label", { class: "check", for: "top" }, "First", top, "hits"), go, progress));
-  const results = h("div", { class: "results" });
-  root.append(h("h1", { class: "unseen" }, "Compare"), h("div", { class: "asking" }, editors, form), results);
+  const notes = h("div", { class: "notes" }), results = h("div", { class: "results" });
+  root.append(h("h1", { class: "unseen" }, "Compare"), h("div", { class: "asking" }, editors, form), notes, results);
   counted();
   offer();
 
@@ -93,6 +93,7 @@ export function mount(root, app) {
     const { signal } = running;
     found = [];
     titles = {};
+    notices = [];
     listed = LISTED;
     compared = { a: structuredClone(configs.a), b: structuredClone(configs.b), first };
     keep();
@@ -107,7 +108,8 @@ export function mount(root, app) {
         }, { signal });
         found.push(...answer.queries);
         Object.assign(titles, answer.titles);
-        last.set(app.index, { found, titles, compared });
+        notices = [...new Set([...notices, ...answer.notes])];
+        last.set(app.index, { found, titles, notices, compared });
         draw();
       }
       app.say(`${count(found.length, "query", "queries")} compared. ${sentence()}`);
@@ -126,7 +128,7 @@ export function mount(root, app) {
     const same = (one) => JSON.stringify([one.a, one.b, one.first]) === JSON.stringify([configs.a, configs.b, depth()]);
     const before = last.get(app.index);
     if (!before || !same(before.compared)) return;
-    ({ found, titles, compared } = before);
+    ({ found, titles, notices, compared } = before);
     draw();
   }
 
@@ -155,6 +157,7 @@ export function mount(root, app) {
     const choose = h("select", { id: "order", on: { change: draw } }, [["rbo", "Most changed first"], ["overlap", "Fewest common hits first"], ["given", "In the order given"]]
       .map(([value, label]) => h("option", { value, selected: value === order }, label)));
     const focused = document.activeElement?.id === "order";
+    notes.replaceChildren(...notices.map((note) => h("p", { class: "note" }, note)));
     results.replaceChildren(
       h("div", { class: "tiles" }, tiles.map(([label, value, note]) => h("div", { class: "card tile" },
         h("p", { class: "small" }, label), h("p", { class: "value" }, value), h("p", { class: "small" }, note)))),
