@@ -313,7 +313,7 @@ class Judgements:
         name = self._check_name(judge)
         self._check_scorer(name, scorer)
         limits = _check_thresholds(thresholds)
-        if self.judges.get(name) == "" and self._log.of(name):
+        if self.judges.get(name) == "":
             raise InvalidArgumentError(f"{name!r} is a person who has graded: give the program another name.")
         described = f"{about or description_of(scorer)}, thresholds {', '.join(f'{limit:g}' for limit in limits)}"
         if self.judges.get(name, described) != described:
@@ -672,6 +672,8 @@ def checked_queries(queries: object) -> dict[str, str]:
     for id, text in queries.items():
         if not isinstance(id, str) or not id or not isinstance(text, str) or not text.strip():
             raise InvalidArgumentError(f"A query has an id and a text, not {id!r:.80} and {text!r:.80}.")
+        if any("\ud800" <= character <= "\udfff" for character in id + text):
+            raise InvalidArgumentError(f"The query {id!r:.80} holds a lone surrogate, which is not valid Unicode.")
     return dict(queries)
 
 

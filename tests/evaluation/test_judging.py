@@ -107,6 +107,16 @@ def test_a_pool_grows_and_keeps_the_order_and_the_grades(judgements: hs.Judgemen
     assert judgements.of("anna")["q1", before[0]].grade == 2
     with pytest.raises(InvalidArgumentError, match="give the new query another id"):
         judgements.add_pool(RUNS, {"q1": "another text"}, show_progress_bar=False)
+    for queries in ({"q\ud800": "wing"}, {"q9": "w\ud800ing"}):
+        with pytest.raises(InvalidArgumentError, match="lone surrogate"):
+            judgements.add_pool({"a": {}}, queries, show_progress_bar=False)
+
+
+def test_the_name_of_a_person_is_not_free_after_an_undo(judgements: hs.Judgements) -> None:
+    judgements.grade("anna", "q1", judgements.documents("q1")[0], 1)
+    judgements.undo("anna")
+    with pytest.raises(InvalidArgumentError, match="'anna' is a person who has graded"):
+        judgements.judge_with("anna", lambda query, texts: [1.0 for _ in texts], [])
 
 
 def test_texts_get_free_ids_and_keep_them(judgements: hs.Judgements) -> None:

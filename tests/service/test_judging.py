@@ -307,7 +307,7 @@ def test_a_program_that_has_the_last_word_is_noted(trees: Path, tmp_path: Path) 
 
 def test_two_indexes_cannot_share_a_folder_of_judgements(trees: Path, tmp_path: Path) -> None:
     indexes = {name: ServedIndex(name, str(trees)) for name in ("a b", "a-b")}
-    with pytest.raises(InvalidArgumentError, match="'a b' and 'a-b' would share the folder .*a-b"):
+    with pytest.raises(InvalidArgumentError, match=r"'a b' and 'a-b' would share the folder .*a-b"):
         make_app(indexes, Settings(judgements=str(tmp_path)))
 
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 HOSTILE = "<img src=x onerror=window.hacked=1></textarea><script>window.hacked=1</script>"
 WORDS = ("alder", "birch", "cedar", "maple", "oaken", "poplar", "rowan", "spruce", "willow", "linden")
-NAMES = ("sitting", "keys", "fails", "judges", "programs", "hostile", "reads", "axe")
+NAMES = ("sitting", "keys", "fails", "away", "clicks", "files", "jobs", "judges", "programs", "hostile", "reads", "axe")
 READ = "a-token-that-may-read"
 _SHOWN = """() => document.querySelector(".finished") ? null
     : [document.querySelector(".query h2").innerText, document.querySelector(".document .id").innerText]"""
@@ -254,6 +254,64 @@ def test_a_grade_that_cannot_be_saved_is_shown_as_missing(look: Open) -> None:
     page.keyboard.press("1")
     page.locator(".judge-progress", has_text="1 of").wait_for()
     opened.complaints = [one for one in opened.complaints if "503" not in one]
+
+
+def test_grades_that_no_service_saved_do_not_look_saved(look: Open, judged: Path) -> None:
+    opened = look("#/judge?index=away")
+    page = opened.page
+    opened.make_pools("alder")
+    opened.begin("anna")
+    count = page.locator(".dot").count()
+    page.route("**/judging/**", lambda route: route.abort())
+    page.keyboard.press("1")
+    page.get_by_role("alert").filter(has_text="The service does not answer.").wait_for()
+    page.locator(".judge-progress", has_text=f"0 of {count} documents").wait_for()
+    assert page.get_by_role("button", name=", not judged").count() == count
+    page.unroute("**/judging/**")
+    page.keyboard.press("2")
+    page.locator(".judge-progress", has_text=f"1 of {count} documents").wait_for()
+    page.locator(".saved", has_text="saved").wait_for()
+    (line,) = (judged / "away" / "grades.jsonl").read_text().splitlines()
+    assert json.loads(line)["grade"] == 2
+    opened.complaints = [one for one in opened.complaints if "ERR_FAILED" not in one]
+
+
+def test_a_double_click_grades_one_document(look: Open) -> None:
+    opened = look("#/judge?index=clicks")
+    opened.make_pools("alder")
+    opened.begin("anna")
+    first = opened.document
+    for number in (1, 2):  # the two clicks of a double click
+        opened.page.get_by_role("button", name="Answers a part").dispatch_event("click", {"detail": number})
+    opened.page.locator(".saved", has_text="saved").wait_for()
+    assert opened.progress.startswith("1 of")
+    opened.page.keyboard.press("1")
+    for number in (1, 2):
+        opened.page.get_by_role("button", name="Undo").dispatch_event("click", {"detail": number})
+    opened.page.locator("#status", has_text="Undone").wait_for(state="attached")
+    assert (opened.progress[:4], opened.document != first) == ("1 of", True)
+
+
+def test_a_file_of_queries_is_shown_as_lines_that_can_be_changed(look: Open, judged: Path, tmp_path: Path) -> None:
+    opened = look("#/judge?index=files")
+    (tmp_path / "queries.csv").write_text('id,text\n7,"alder, old"\n')
+    opened.page.locator("input[type=file]").set_input_files(tmp_path / "queries.csv")
+    field = opened.page.get_by_label("Queries, one in each line")
+    expect(field).to_have_value("7\talder, old")
+    opened.make_pools("birch", "oaken")
+    assert json.loads((judged / "files" / "pool.json").read_text())["queries"] == {"q1": "birch", "q2": "oaken"}
+
+
+def test_a_job_is_followed_again_when_the_service_answers_again(look: Open) -> None:
+    opened = look("#/judge?index=jobs")
+    page = opened.page
+    page.route("**/workbench/jobs/job", lambda route: route.abort())
+    page.get_by_label("Queries, one in each line").fill("alder")
+    page.get_by_role("button", name="Make the pools").click()
+    page.get_by_role("alert").filter(has_text="The service does not answer.").wait_for()
+    page.unroute("**/workbench/jobs/job")
+    page.get_by_role("heading", name="Who are you?").wait_for()
+    opened.complaints = [one for one in opened.complaints if "ERR_FAILED" not in one]
 
 
 def test_two_judges_are_compared_and_their_grades_exported(

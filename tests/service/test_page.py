@@ -588,6 +588,39 @@ def test_two_configurations_are_compared_over_the_queries_of_a_set(look: Open, s
     assert page.locator(".tile .value").all_inner_texts() == values
 
 
+def test_conditions_that_the_builder_cannot_show_stay(look: Open) -> None:
+    one_of = {"kind": {"$in": ["fault", "guide"]}}
+    for given in (one_of, {"kind": None}, {"kind": ""}, {"$and": [one_of]}):
+        page = look(at_look(filter=given)).page
+        page.get_by_role("button", name="+ Condition").click()
+        page.get_by_label("Field", exact=True).last.select_option("year")
+        page.get_by_label("Value", exact=True).last.fill("2023")
+        kept = json.loads(page.get_by_label("Filter as JSON").input_value())
+        assert kept == {"year": 2023, "$and": [one_of if "$and" in given else given]}
+
+
+def test_a_number_that_is_not_used_does_not_stay_in_its_field(look: Open) -> None:
+    page = look(at_look()).page
+    fused(page).first.wait_for()
+    candidates = page.get_by_label("Candidates, exact")
+    candidates.fill("5")
+    page.locator(".settings summary", has_text="5 candidates").wait_for()
+    candidates.fill("-3")
+    candidates.blur()
+    expect(candidates).to_have_value("5")
+
+
+def test_a_query_that_is_taken_back_leaves_no_dim_page(look: Open) -> None:
+    page = look("#/look?index=help").page
+    page.route("**/look", lambda route: None)  # an answer that takes long
+    page.get_by_role("searchbox").fill("brake")
+    page.locator(".board.waits").wait_for()
+    page.get_by_role("searchbox").fill("")
+    page.get_by_text("Type a query to see").wait_for()
+    page.locator(".board:not(.waits)").wait_for()
+    page.unroute_all(behavior="ignoreErrors")
+
+
 def test_queries_come_from_a_file_or_are_pasted(look: Open, tmp_path: Path) -> None:
     page = look("#/compare?index=help").page
     field = page.get_by_label("Queries", exact=True)
@@ -658,6 +691,71 @@ def test_a_service_with_tokens_is_asked_with_one(look: Open, place: Path) -> Non
         token.press("Enter")
         fused(opened.page).first.wait_for()
         opened.complaints.clear()  # Chromium writes about the status 401
+
+
+@pytest.mark.parametrize("id", ["constructor", "__proto__"])
+def test_a_document_may_have_the_id_of_a_part_of_javascript(look: Open, id: str) -> None:
+    opened = look("#/constructor?index=hostile&q=hostile")
+    page = opened.page
+    assert page.get_by_role("link", name="Look").get_attribute("aria-current") == "page"
+
+    def also(route: Any) -> None:
+        answer = route.fetch().json()
+        answer["retrievers"]["bm25"] = {"ids": [HOSTILE, id], "scores": [2.0, 1.0]}  # without title and snippet
+        route.fulfill(json=answer)
+
+    page.route("**/look", also)
+    page.get_by_role("searchbox").fill("words")
+    page.locator(f".column.fused .row[data-id='{id}'] .title", has_text=id).wait_for()
+    assert page.locator(f".column.fused .row[data-id='{id}'] .snippet").count() == 0
+    page.unroute_all(behavior="ignoreErrors")
+
+
+def test_a_token_that_no_header_can_hold_is_refused_in_the_dialog(look: Open, place: Path) -> None:
+    indexes = {"help": ServedIndex("help", str(place), retrievers=RETRIEVERS)}
+    for at in serve(indexes, Tokens.parse(f"read:{TOKEN}")):
+        opened = look(at_look(), at=at)
+        token = opened.page.get_by_label("Token", exact=True)
+        token.fill("tökén-€-with-letters")
+        token.press("Enter")
+        assert token.is_visible()
+        token.fill(f" {TOKEN} ")
+        token.press("Enter")
+        fused(opened.page).first.wait_for()
+        opened.complaints.clear()
+
+
+def test_the_page_works_without_storage(look: Open) -> None:
+    page = look().page
+    page.add_init_script(
+        "Storage.prototype.getItem = Storage.prototype.setItem = () => { throw new DOMException('off'); };"
+    )
+    page.reload()
+    page.get_by_role("searchbox").fill("brake")
+    fused(page).first.wait_for()
+
+
+def test_the_skip_link_keeps_the_tab(look: Open) -> None:
+    page = look("#/compare?index=help").page
+    page.get_by_label("A, settings").wait_for()
+    page.get_by_role("link", name="Skip to the content").press("Enter")
+    assert page.evaluate("document.activeElement.id") == "main"
+    page.get_by_label("A, settings").get_by_label("z-score").check()
+    assert page.evaluate("location.hash").startswith("#/compare?")
+    assert page.get_by_role("link", name="Compare").get_attribute("aria-current") == "page"
+
+
+def test_an_index_that_does_not_answer_shows_nothing_of_another_one(look: Open) -> None:
+    opened = look("#/look?index=help")
+    page = opened.page
+    page.get_by_role("searchbox").wait_for()
+    page.route("**/workbench/hostile", lambda route: route.abort())
+    page.locator("#index").select_option("hostile")
+    page.get_by_role("alert").get_by_text("The service does not answer.").wait_for()
+    assert page.get_by_role("searchbox").count() == 0
+    page.locator("#index").select_option("help")
+    page.get_by_role("searchbox").wait_for()
+    opened.complaints.clear()
 
 
 def test_problems_are_told_in_a_sentence(look: Open) -> None:

@@ -13,7 +13,7 @@ export function mount(root, app) {
   const first = read(app, "a") ?? own(app);
   const configs = { a: first, b: read(app, "b") ?? otherThan(first) };
   const key = `hybridsearch-queries-${app.index}`;
-  let running = null, found = [], titles = {}, notices = [], compared = null, listed = LISTED;
+  let running = null, found = [], titles = Object.create(null), notices = [], compared = null, listed = LISTED;
 
   // What to compare
 
@@ -92,7 +92,7 @@ export function mount(root, app) {
     running = new AbortController();
     const { signal } = running;
     found = [];
-    titles = {};
+    titles = Object.create(null);
     notices = [];
     listed = LISTED;
     compared = { a: structuredClone(configs.a), b: structuredClone(configs.b), first };

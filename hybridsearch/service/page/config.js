@@ -100,7 +100,7 @@ export function controls(app, configuration, changed, { most = app.about.candida
     on: (value) => fuse({ weights: { ...Object.fromEntries(names.map((one) => [one, weightOf(now, one)])), [name]: value } }),
   }));
   const depth = slider({
-    label: "Candidates", value: now.candidates, min: Math.min(10, now.candidates), max: Math.max(most, now.candidates), step: 1,
+    label: "Candidates", value: now.candidates, min: 1, max: Math.max(most, now.candidates), step: 1,
     on: (value) => update({ candidates: value }),
   });
   const reranker = app.about.reranker && h("label", { class: "check" },
@@ -119,16 +119,19 @@ function slider({ label, value, min, max, step, swatch, on }) {
   const id = `s${Math.random().toString(36).slice(2, 8)}`;
   const range = h("input", { type: "range", id, min, max, step, value });
   const field = h("input", { type: "number", min, max: null, step: "any", value, "aria-label": `${label}, exact` });
+  let used = value;
   const give = (text, from) => {
     const given = Number(text);
     if (text === "" || !Number.isFinite(given) || given < min) return;
+    used = given;
     for (const other of [range, field]) if (other !== from) other.value = given;
     on(step === 1 && Number.isInteger(min) && label !== "k" ? Math.round(given) : given);
   };
   range.addEventListener("input", () => give(range.value, range));
   field.addEventListener("input", () => give(field.value, field));
+  field.addEventListener("change", () => { field.value = used; }); // a number that is not allowed is not used
   const made = h("div", { class: "slider" },
     h("label", { for: id }, swatch === undefined ? null : h("i", { class: `swatch r${swatch % 6}` }), label), field, range);
-  made.value = () => Number(field.value);
+  made.value = () => used;
   return made;
 }

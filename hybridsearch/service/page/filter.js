@@ -20,31 +20,29 @@ export function parsed(text) {
   }
 }
 
-// Conditions [field, operator, value] of a filter that the builder can show, else null.
-function conditionsOf(filter, fields) {
-  const found = [];
+// The conditions [field, operator, value] of a filter that the builder can show, and `others`, filters that it cannot show.
+function partsOf(filter, fields) {
+  const conditions = [], others = [];
   for (const [path, wanted] of Object.entries(filter ?? {})) {
     if (path === "$and" && Array.isArray(wanted)) {
       for (const one of wanted) {
-        const inner = one && typeof one === "object" ? conditionsOf(one, fields) : null;
-        if (!inner) return null;
-        found.push(...inner);
+        const inner = one && typeof one === "object" ? partsOf(one, fields) : { conditions: [], others: [one] };
+        conditions.push(...inner.conditions);
+        others.push(...inner.others);
       }
       continue;
     }
-    if (!fields.some((one) => one.path === path)) return null;
+    const kind = fields.find((one) => one.path === path)?.kind;
     const operators = wanted && typeof wanted === "object" && !Array.isArray(wanted) ? Object.entries(wanted) : [["$eq", wanted]];
-    for (const [operator, value] of operators) {
-      const kind = fields.find((one) => one.path === path).kind;
-      if (!OPERATORS[kind].some(([name]) => name === operator) || (value && typeof value === "object")) return null;
-      found.push([path, operator, value]);
-    }
+    const shown = ([operator, value]) => OPERATORS[kind]?.some(([name]) => name === operator) && value !== "" && value !== null && typeof value !== "object";
+    if (operators.length && operators.every(shown)) conditions.push(...operators.map(([operator, value]) => [path, operator, value]));
+    else others.push({ [path]: wanted });
   }
-  return found;
+  return { conditions, others };
 }
 
-function filterOf(conditions) {
-  const filter = {}, more = []; // an object has each operator once, so further conditions go into $and
+function filterOf({ conditions, others }) {
+  const filter = {}, more = [...others]; // an object has each operator once, so further conditions go into $and
   for (const [path, operator, value] of conditions) {
     if (value === "" || value == null) continue;
     if (Object.hasOwn(filter, path) && operator in filter[path]) more.push({ [path]: { [operator]: value } });
@@ -63,10 +61,10 @@ export function filterPanel(app, text, changed) {
   const rows = h("div", { class: "conditions" });
   const raw = h("textarea", { rows: 3, spellcheck: "false", "aria-label": "Filter as JSON", placeholder: '{"year": {"$gte": 2020}}' });
   const note = h("p", { class: "small problem", role: "status" });
-  let conditions = [];
+  let conditions = [], others = [];
 
   const give = () => {
-    const filter = filterOf(conditions);
+    const filter = filterOf({ conditions, others });
     raw.value = filter ? JSON.stringify(filter) : "";
     note.textContent = "";
     changed(raw.value || null);
@@ -75,7 +73,7 @@ export function filterPanel(app, text, changed) {
     const filter = parsed(raw.value);
     note.textContent = filter === undefined ? "This is not a JSON object yet." : "";
     if (filter === undefined) return;
-    conditions = conditionsOf(filter, fields) ?? [];
+    ({ conditions, others } = partsOf(filter, fields));
     draw();
     changed(raw.value.trim() || null);
   });
@@ -132,8 +130,8 @@ export function filterPanel(app, text, changed) {
   panel.show = (given) => {
     const filter = parsed(given);
     raw.value = given ?? "";
-    conditions = (filter && conditionsOf(filter, fields)) ?? [];
-    if (filter !== null && !conditions.length) panel.querySelector("details").open = true;
+    ({ conditions, others } = partsOf(filter, fields));
+    if (filter === undefined || others.length) panel.querySelector("details").open = true;
     note.textContent = filter === undefined ? "This is not a JSON object yet." : "";
     draw();
   };

@@ -11,6 +11,7 @@ export async function watch(app, place, status, signal) {
   const text = h("span", { class: "small" });
   const cancel = h("button", { type: "button", on: { click: stop } }, "Cancel");
   place.replaceChildren(h("div", { class: "job card", role: "group", "aria-label": "Running job" }, h("div", { class: "job-bar" }, bar, text), cancel));
+  let away = false;
   while (status.state === "running") {
     if (status.total) {
       bar.value = status.done / status.total;
@@ -21,7 +22,14 @@ export async function watch(app, place, status, signal) {
     }
     await new Promise((resolve) => setTimeout(resolve, EVERY));
     if (signal?.aborted) return status;
-    status = await app.api(app.at("workbench", app.index, "job"), undefined, { signal, quiet: true });
+    try {
+      status = await app.api(app.at("workbench", app.index, "job"), undefined, { signal, quiet: !away });
+      away = false;
+    } catch (error) { // the job may go on, so ask again
+      if (signal?.aborted) return status;
+      app.fail(error);
+      away = true;
+    }
   }
   place.replaceChildren();
   const ended = { failed: status.error, cancelled: "The job was cancelled.", interrupted: "The service ended before the job did. Start it again." }[status.state];

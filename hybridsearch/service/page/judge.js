@@ -37,7 +37,7 @@ export async function mount(root, app) {
   };
 
   async function show(view) {
-    const wanted = view in VIEWS && (view !== "judge" || state.queries.length) ? view : "pools";
+    const wanted = Object.hasOwn(VIEWS, view) && (view !== "judge" || state.queries.length) ? view : "pools";
     app.set({ view: wanted === "judge" ? null : wanted });
     views.replaceChildren(...Object.entries(VIEWS).map(([name, label]) => h("button", {
       type: "button", "aria-pressed": name === wanted, disabled: name !== "pools" && !state.queries.length, on: { click: () => change(name) },
@@ -147,11 +147,11 @@ export async function mount(root, app) {
       h("div", { class: "judge-desk" }, nodes.query, nodes.dots, nodes.card, nodes.grades, nodes.more));
     nodes.who.append(h("span", null, "You are ", h("b", null, name)), h("button", { class: "quiet tiny", type: "button", on: { click: forget } }, "Change"));
     nodes.grades.append(...GRADES.map((label, grade) => h("button", {
-      type: "button", class: `grade g${grade}`, disabled: !state.may_write, on: { click: () => give(grade) },
+      type: "button", class: `grade g${grade}`, disabled: !state.may_write, on: { click: once(() => give(grade)) },
     }, h("kbd", null, grade), h("span", null, label))));
     nodes.more.append(
-      h("button", { type: "button", disabled: !state.may_write, on: { click: undo } }, "Undo ", h("kbd", null, "u")),
-      h("button", { type: "button", disabled: !state.may_write, on: { click: () => give(null) } }, "Skip ", h("kbd", null, "s")),
+      h("button", { type: "button", disabled: !state.may_write, on: { click: once(undo) } }, "Undo ", h("kbd", null, "u")),
+      h("button", { type: "button", disabled: !state.may_write, on: { click: once(() => give(null)) } }, "Skip ", h("kbd", null, "s")),
       h("button", { type: "button", on: { click: () => step(-1) } }, "Previous query ", h("kbd", null, "p")),
       h("button", { type: "button", on: { click: () => step(1) } }, "Next query ", h("kbd", null, "n")));
     left = await app.api(`${at("left")}?judge=${encodeURIComponent(name)}`);
@@ -294,13 +294,22 @@ export async function mount(root, app) {
       const document = query?.documents[current];
       if (!state.may_write || !document || moving) return;
       const body = { judge: name, query: query.query, document: document.id, grade };
-      if (!document.done) left.done[query.query] = (left.done[query.query] ?? 0) + 1;
-      left.skipped[query.query] = Math.max(0, (left.skipped[query.query] ?? 0) + (grade === null) - (document.done && document.grade === null));
-      Object.assign(document, { done: true, grade });
+      const before = { done: document.done, grade: document.grade };
+      mark(body.query, document, { done: true, grade });
       saving(1);
-      busy = busy.then(() => app.api(at("grade"), body)).catch(failed).finally(() => saving(-1));
+      busy = busy.then(() => app.api(at("grade"), body)).catch((error) => {
+        mark(body.query, document, before); // the service may be away, so that it cannot tell what was saved
+        return failed(error, body.query, body.document);
+      }).finally(() => saving(-1));
       const said = grade === null ? "Skipped." : `Grade ${grade}: ${GRADES[grade]}.`;
       forward().then(() => app.say(`${said} ${query.documents[current].title || query.documents[current].id}`));
+    }
+
+    function mark(id, document, { done, grade }) {
+      const skips = (one) => Number(one.done && one.grade === null);
+      left.done[id] = (left.done[id] ?? 0) + Number(done) - Number(document.done);
+      left.skipped[id] = (left.skipped[id] ?? 0) + skips({ done, grade }) - skips(document);
+      Object.assign(document, { done, grade });
     }
 
     // The page asks before it is closed while a grade is on its way.
@@ -324,11 +333,13 @@ export async function mount(root, app) {
       else draw();
     }
 
-    async function failed(error) {
+    async function failed(error, id = query.query, document = query.documents[current]?.id) {
       app.fail(error);
-      pools.clear();
-      left = await app.api(`${at("left")}?judge=${encodeURIComponent(name)}`, undefined, { quiet: true });
-      await go(query.query, query.documents[current]?.id);
+      try {
+        left = await app.api(`${at("left")}?judge=${encodeURIComponent(name)}`, undefined, { quiet: true });
+        pools.clear();
+      } catch { /* the page shows what it knows */ }
+      await go(id, document);
     }
 
     function undo() {
@@ -505,6 +516,11 @@ export function table(heads, rows) {
     h("table", { class: "list" },
       h("thead", null, h("tr", null, heads.map((head) => (head ? h("th", { scope: "col" }, head) : h("td"))))),
       h("tbody", null, rows.map((cells) => h("tr", null, cells.map((cell, place) => h("td", { data: { head: heads[place] } }, cell)))))));
+}
+
+// A double click is one click: the second one would act on the next document.
+function once(act) {
+  return (event) => { if (event.detail < 2) act(); };
 }
 
 function stay(event) {

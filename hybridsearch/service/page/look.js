@@ -15,7 +15,7 @@ export function mount(root, app) {
   let configs = { a: read(app, "a") ?? own(app), b: read(app, "b") };
   let edited = "a";
   let answer = null; // the last answer of the service
-  let documents = {}, scores = {}; // what is known about this query: titles and snippets, and the reranker's scores
+  let documents = Object.create(null), scores = Object.create(null); // what is known about this query: titles and snippets, and the reranker's scores
   let about = "", asked = ""; // the query and filter of the answer, and the whole request
   let waiting = null, timer = 0;
   let settled = true; // whether the query in the field was sent by Enter
@@ -76,6 +76,7 @@ export function mount(root, app) {
   async function ask() {
     clearTimeout(timer);
     waiting?.abort();
+    board.wait(false);
     const wanted = body();
     if (!wanted.query) {
       answer = null;
@@ -89,7 +90,7 @@ export function mount(root, app) {
     try {
       const found = await app.api(app.at("workbench", app.index, "look"), wanted, { signal });
       const key = JSON.stringify([wanted.query, wanted.filter]);
-      if (key !== about) [documents, scores] = [{}, {}];
+      if (key !== about) [documents, scores] = [Object.create(null), Object.create(null)];
       [about, asked] = [key, JSON.stringify(wanted)];
       answer = found;
       Object.assign(documents, found.documents);
@@ -252,10 +253,11 @@ export function mount(root, app) {
     board.clear(h("div", { class: "start" },
       h("p", { class: "lead" }, `Type a query to see how ${listed(names)} rank the ${count(app.about.documents, "document")} of ${app.index}, and how fusion merges the rankings.`),
       tried));
-    const sets = await app.api(app.at("workbench", app.index, "queries"), undefined, { quiet: true });
-    const first = Object.keys(sets)[0];
+    const load = (...names) => app.api(app.at("workbench", app.index, "queries", ...names), undefined, { quiet: true }).catch(() => ({}));
+    const first = Object.keys(await load())[0];
     if (!first || answer) return;
-    const queries = await app.api(app.at("workbench", app.index, "queries", first), undefined, { quiet: true });
+    const queries = await load(first);
+    if (!queries.length) return;
     tried.replaceChildren(h("p", { class: "small" }, `Or try a query of ${first}:`), ...queries.slice(0, 5).map(([, text]) =>
       h("button", { type: "button", class: "quiet", on: { click: () => { query.value = text; app.set({ q: text }, { push: true }); settled = true; ask(); } } }, text)));
   }

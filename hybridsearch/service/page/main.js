@@ -72,6 +72,10 @@ start();
 async function start() {
   theme();
   byId("keys").addEventListener("click", showKeys);
+  document.querySelector(".skip").addEventListener("click", (event) => { // the address is that of the tab
+    event.preventDefault();
+    byId("main").focus();
+  });
   byId("index").addEventListener("change", (event) => { location.hash = addressOf(tabOf(location.hash), { index: event.target.value }); });
   document.addEventListener("keydown", pressed);
   try {
@@ -89,7 +93,7 @@ async function start() {
 
 function tabOf(hash) {
   const name = hash.slice(2).split("?")[0];
-  return name in TABS ? name : "look";
+  return Object.hasOwn(TABS, name) ? name : "look";
 }
 
 function addressOf(tab, state) {
@@ -124,12 +128,13 @@ async function route() {
   document.querySelectorAll("dialog[open]").forEach((one) => one.close());
   if (!index) return fail(new Error("The service has no index."));
   if (wanted && wanted !== index) fail(new Error(`There is no index ${JSON.stringify(wanted)}, so the page shows ${JSON.stringify(index)}.`));
+  byId("index").value = index;
   try {
     const about = await api(app.at("workbench", index), undefined, { quiet: true });
     const module = await import(`./${tab}.js`);
     if (turn !== turns) return; // the user has gone on
     app.about = about;
-    app.index = byId("index").value = index;
+    app.index = index;
     params.set("index", index);
     drawTabs();
     document.title = `${TABS[tab]} · ${index} · hybridsearch`;
@@ -137,6 +142,8 @@ async function route() {
     byId("main").replaceChildren(place);
     mounted = (await module.mount(place, app)) ?? null;
   } catch (error) {
+    if (turn !== turns) return;
+    if (app.index !== index) byId("main").replaceChildren(); // what is there is of another index
     fail(error);
   }
 }
@@ -146,7 +153,7 @@ async function route() {
 async function api(path, body, { method = body === undefined ? "GET" : "POST", signal, quiet = false, blob = false } = {}) {
   const headers = { Accept: "application/json" };
   if (body !== undefined) headers["Content-Type"] = "application/json";
-  const token = sessionStorage.getItem("hybridsearch-token");
+  const token = keptToken();
   if (token) headers.Authorization = `Bearer ${token}`;
   let answer;
   try {
@@ -158,10 +165,15 @@ async function api(path, body, { method = body === undefined ? "GET" : "POST", s
   if (answer.status === 401 && (await askToken(Boolean(token)))) return api(path, body, { method, signal, quiet, blob });
   if (blob && answer.ok) return answer.blob();
   const text = await answer.text();
-  const found = text && /json/.test(answer.headers.get("Content-Type") ?? "") ? JSON.parse(text) : null;
+  const found = text && /json/.test(answer.headers.get("Content-Type") ?? "") ? JSON.parse(text, plain) : null;
   if (!answer.ok) throw Object.assign(new Error(sentence(found, answer)), { status: answer.status, problem: found });
   if (!quiet) byId("problem").hidden = true;
   return found;
+}
+
+// Objects without a prototype, because an id may be "constructor".
+function plain(_, value) {
+  return value && typeof value === "object" && !Array.isArray(value) ? Object.assign(Object.create(null), value) : value;
 }
 
 // The sentence of a problem document (RFC 9457), or one about the status.
@@ -172,11 +184,28 @@ function sentence(found, answer) {
   return found?.title ?? `The service refused the request (${answer.status}).`;
 }
 
+// The token is kept until the tab is closed. If storage is off, it is kept until the page is left.
+let kept = null;
+
+function keptToken() {
+  try {
+    return kept ?? sessionStorage.getItem("hybridsearch-token");
+  } catch {
+    return null;
+  }
+}
+
+function keepToken(token) {
+  kept = token;
+  try { sessionStorage.setItem("hybridsearch-token", token); } catch { /* storage is off */ }
+}
+
 let asked = null; // one dialog for all requests that wait for a token
 
 function askToken(refused) {
   asked ??= new Promise((resolve) => {
-    const field = h("input", { type: "password", id: "token", autocomplete: "off", required: true });
+    const field = h("input", { type: "password", id: "token", autocomplete: "off", required: true,
+      pattern: "\\s*[!-~]+\\s*", title: "A token has letters, digits and signs of ASCII, and no blanks." });
     const form = h("form", { method: "dialog" },
       h("h2", { id: "token-title" }, "This service needs a token"),
       h("p", { class: "muted" }, refused ? "The service does not know this token. " : "", "The page keeps it until the tab is closed."),
@@ -184,10 +213,10 @@ function askToken(refused) {
       h("div", { class: "actions" }, h("button", { class: "main", value: "ok" }, "Continue")));
     const dialog = h("dialog", { class: "small-dialog", "aria-labelledby": "token-title" }, form);
     dialog.addEventListener("close", () => {
-      const given = dialog.returnValue === "ok" && field.value.trim();
-      if (given) sessionStorage.setItem("hybridsearch-token", given);
+      const token = dialog.returnValue === "ok" && field.value.trim();
+      if (token) keepToken(token);
       asked = null;
-      resolve(Boolean(given));
+      resolve(Boolean(token));
     });
     ask(dialog);
   });
