@@ -123,9 +123,9 @@ function slider({ label, value, min, max, step, swatch, on }) {
   const give = (text, from) => {
     const given = Number(text);
     if (text === "" || !Number.isFinite(given) || given < min) return;
-    used = given;
+    used = step === 1 && Number.isInteger(min) && label !== "k" ? Math.round(given) : given;
     for (const other of [range, field]) if (other !== from) other.value = given;
-    on(step === 1 && Number.isInteger(min) && label !== "k" ? Math.round(given) : given);
+    on(used);
   };
   range.addEventListener("input", () => give(range.value, range));
   field.addEventListener("input", () => give(field.value, field));
