@@ -312,7 +312,9 @@ def _with_index_facts(cost: Cost, plan: SystemPlan, stages: Stages, time_again: 
         vectors = stages.asked(plan, name).vectors
         if vectors and search.backend.capabilities.scan:
             scan = partial(_sparsity, search, name, vectors)
-            sparsity[name] = stages.keep(Sparsity, ["sparsity", *identity, stages.queries], scan)
+            feedback = plan.feedback_of(name)
+            expanded = [feedback, repr(plan.filter)] if feedback else []  # the terms that feedback adds to the queries
+            sparsity[name] = stages.keep(Sparsity, ["sparsity", *identity, stages.queries, *expanded], scan)
     rates = {name: rate for name, rate in rates.items() if rate}
     size = index_bytes(search, plan.retrievers)
     return replace(cost, index_bytes=size, documents_per_second=rates, sparsity=sparsity)

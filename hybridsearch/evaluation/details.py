@@ -66,20 +66,19 @@ def make_details(
         for plan in plans
         for query in (queries if plan.retrievers else ())
     }
-    asked: dict[tuple[int, str, str, str], tuple[SystemPlan, dict[str, None]]] = {}  # once for all systems
+    asked: dict[tuple[object, ...], tuple[SystemPlan, str, str, dict[str, None]]] = {}  # once for all systems
     for plan in plans:
         for query in queries:
             best = (shown[plan.name][query] or EMPTY).ids[:HITS]
             for name, ranks in listed.get((plan.name, query), {}).items():
-                key = id(plan.source), name, query, plan.feedback_of(name)
-                _, of_all = asked.setdefault(key, (plan, {}))
+                *_, of_all = asked.setdefault(_terms_key(plan, name, query), (plan, name, query, {}))
                 of_all.update(dict.fromkeys(one for one in best if one in ranks))
-    terms = {key: _terms(plan, key[1], key[2], stages, list(ids)) for key, (plan, ids) in asked.items()}
+    terms = {key: _terms(plan, name, query, stages, list(ids)) for key, (plan, name, query, ids) in asked.items()}
 
     def hits(plan: SystemPlan, query: str) -> tuple[DetailHit, ...]:
         best = (shown[plan.name][query] or EMPTY).top(HITS)
         ranks_of = listed.get((plan.name, query), {})
-        found = {name: terms[id(plan.source), name, query, plan.feedback_of(name)] for name in ranks_of}
+        found = {name: terms[_terms_key(plan, name, query)] for name in ranks_of}
         windows = _windows(plan, query, stages, [documents[one] for one in best.ids if one in documents], found)
         return tuple(
             DetailHit(
@@ -110,6 +109,11 @@ def make_details(
         )
         for query in queries
     )
+
+
+def _terms_key(plan: SystemPlan, name: str, query: str) -> tuple[object, ...]:
+    """A key that is equal for plans that share terms. Feedback adds terms of the documents that the filter allows."""
+    return id(plan.source), name, query, plan.feedback_of(name), repr(plan.filter)
 
 
 def _terms(plan: SystemPlan, name: str, query: str, stages: Stages, ids: list[str]) -> dict[str, dict[str, float]]:

@@ -889,6 +889,20 @@ def test_encoding_is_timed_without_the_cache(minilm: str, dataset: Dataset) -> N
     assert cost.encode_ms.p50 > 0.5
 
 
+def test_the_sparsity_of_expanded_queries_is_their_own() -> None:
+    documents = [Document(f"d{i}", f"wing of aircraft{i} by maker{i}") for i in range(40)]
+    dataset = Dataset("rare words", {"q": "wing"}, {"q": {"d1": 1}}, documents)
+    search = hs.HybridSearch({"bm25": hs.BM25()})
+    search.index(documents, show_progress_bar=False)
+    plain, fed_back = Pipeline(search, ["bm25"]), Pipeline(search, ["bm25"], feedback=hs.RM3())
+    options: dict[str, Any] = {"latency_queries": 1, "show_progress_bar": False}
+    both = compare({"plain": plain, "rm3": fed_back}, dataset, **options)
+    alone = evaluate(fed_back, dataset, **options)
+    costs = [one.cost.sparsity["bm25"] for one in (*both.systems, alone) if one.cost]
+    assert costs[1] == costs[2]
+    assert costs[1].queries_mean > 2 * costs[0].queries_mean
+
+
 def test_sparsity_equals_the_mean_over_all_pairs(search: hs.HybridSearch, dataset: Dataset) -> None:
     vectors = [batch.vectors["bm25"] for batch in search.backend.scan(64)]
     sparse = [of_batch for of_batch in vectors if isinstance(of_batch, SparseVectors)]
