@@ -170,6 +170,7 @@ def compare(
     names, top_k = tuple(map(str, parsed)), whole_number("top_k", top_k)
     _check_cutoffs(names, [measure.params.get("cutoff") for measure in parsed], top_k)
     _check_statistics(test, correction, level, latency_queries)
+    details = whole_number("details", details, 0)
     plans = _make_plans(systems, top_k, oracle_positives)
     baseline = _check_baseline(baseline, systems)
     qrels = {query: dataset.qrels[query] for query in dataset.queries if query in dataset.qrels}

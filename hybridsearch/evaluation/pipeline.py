@@ -15,6 +15,7 @@ from hybridsearch.filters import Filter
 from hybridsearch.fusion import RRF, Fusion, read_fusion
 from hybridsearch.ranking import Ranking, read_trec
 from hybridsearch.rerank import Reranker
+from hybridsearch.rerank.base import check_reranker
 from hybridsearch.retrieval import Plan
 from hybridsearch.search import CONFIGURED, HybridSearch
 
@@ -135,7 +136,7 @@ class Pipeline:
                 f"System {name!r} has no run with a weight above 0: give at least one such weight."
             )
         runs, ties = _read_runs({one: self.source[one] for one in names})
-        reranker = None if isinstance(self.reranker, str) else self.reranker
+        reranker = None if self.reranker in (None, CONFIGURED) else check_reranker(self.reranker)
         depth = max(top_k, 100 if candidates is None else candidates)
         return SystemPlan(name, runs, names, fusion, depth, reranker, None, top_k, notes=ties)
 
