@@ -73,7 +73,8 @@ def calibrate(
         depth: Number of first documents of each retriever that the judge grades.
         folder: Folder of `Judgements` that keeps the grades with the judge's description. A score that is no grade from
             0 to 3 gets a grade by its place among all scores: 1 above the median, 2 in the best quarter, 3 in the best
-            tenth. None keeps no grades. The grades of people are kept already.
+            tenth. Equal scores get the same grade, so there can be fewer grades. None keeps no grades. The grades of
+            people are kept already.
         show_progress_bar: Whether to show a progress bar. None shows one in a terminal.
 
     Returns:
@@ -173,7 +174,7 @@ def _keep(
     """Write the grades to a folder of judgements."""
     scores = np.array([score for of in grades.values() for score in of.values()])
     graded = set(np.unique(scores)) <= set(range(HIGHEST + 1))
-    limits = [1.0, 2.0, 3.0] if graded else sorted(set(np.quantile(scores, QUANTILES).tolist()))
+    limits = [1.0, 2.0, 3.0] if graded else _limits(scores)
     runs = {retriever: {query: of[retriever] for query, of in rankings.items()} for retriever in search.retrievers}
     kept.add_pool(cast("Mapping[str, Any]", runs), queries, depth=depth, show_progress_bar=False)
     ids = {text: id for id, text in queries.items()}
@@ -184,6 +185,16 @@ def _keep(
         return [texts[ids[query], text] for text in some]
 
     kept.judge_with(name, look_up, search, thresholds=limits, about=about, show_progress_bar=False)
+
+
+def _limits(scores: NDArray[np.float64]) -> list[float]:
+    """The least scores of the grades: those just above the quantiles. Equal scores can leave fewer than three grades.
+
+    >>> _limits(np.array([0.0, 0.0, 0.0, 0.1, 0.2])), _limits(np.array([0.5, 0.5, 0.5]))
+    ([0.1, 0.2], [0.5000000000000001])
+    """
+    above = [scores[scores > limit] for limit in np.quantile(scores, QUANTILES).tolist()]
+    return sorted({float(some.min()) for some in above if len(some)}) or [float(np.nextafter(scores.max(), np.inf))]
 
 
 def _check_judge(judge: object, search: HybridSearch) -> None:

@@ -79,6 +79,15 @@ def test_scores_of_any_scale_are_kept_as_grades_by_their_place(search: hs.Hybrid
     assert max(grades) == 3
 
 
+def test_the_score_of_most_documents_is_no_sign_of_relevance(search: hs.HybridSearch, tmp_path: Path) -> None:
+    def rare(query: str, texts: Sequence[str]) -> list[float]:
+        return [0.5 * (len(text) % 7 == 0) for text in texts]
+
+    hs.calibrate(search, QUERIES, rare, folder=tmp_path, show_progress_bar=False)
+    graded = hs.Judgements(tmp_path).of("judge").values()
+    assert {(one.score, one.grade) for one in graded} == {(0.0, 0), (0.5, 1)}
+
+
 def test_people_can_be_the_judge(search: hs.HybridSearch, tmp_path: Path) -> None:
     judgements = hs.Judgements(tmp_path)
     judgements.add_pool(search, {"a": QUERIES[0], "b": QUERIES[1]}, show_progress_bar=False)
