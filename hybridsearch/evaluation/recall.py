@@ -84,7 +84,9 @@ class RetrieverRecall:
             return ""
         best = max(self.searched, key=lambda one: (min(one.top.mean, target), -one.candidates))
         said = f"{self.name} misses {1 - self.recall:.1%} of the first hits."
-        if best is self.searched[0]:
+        if len(self.searched) == 1:
+            said += f" It reads {best.candidates:,} candidates, too many to try with more."
+        elif best is self.searched[0]:
             said += " More candidates find no more of them."
         else:
             misses = f"{1 - best.top.mean:.1%}" if best.top.mean < 1 else "none"
@@ -137,7 +139,7 @@ class RecallReport:
             notes.append(f"Searched exactly: {', '.join(self.exact)}.")
         if self.same is not None:
             notes.append(f"{self.same:.1%} of the queries have the same first {self.top_k} fused hits as exact search.")
-        return [*notes, *(self.advice or [f"Each retriever finds at least {self.target:.0%} of the first hits."])]
+        return [*notes, *(self.advice or [f"Each retriever finds at least {100 * self.target:g}% of the first hits."])]
 
     def to_dict(self) -> dict[str, Any]:
         """Convert the report to a dict that JSON can hold."""
@@ -343,7 +345,9 @@ def _queries(
         )
     else:
         queries: Iterable[str] | Mapping[str, str] = given.queries if isinstance(given, Dataset) else given
-        texts = list(queries.values()) if isinstance(queries, Mapping) else list(queries)
+        listed = queries.values() if isinstance(queries, Mapping) else queries
+        given_texts = arguments.texts(listed if isinstance(listed, str) else list(listed))
+        texts = [text for text in given_texts if text.strip()]
         said = f"The queries are {min(number, len(texts)):,} of the {len(texts):,} that were given."
     texts = spread([text for text in texts if text.strip()], number)
     if not texts:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -112,6 +113,28 @@ def test_advice_names_the_fewest_candidates_that_suffice() -> None:
         "The option of the engine is ef_search (now 100): raise it."
     )
     assert one.advice(0.8) == ""
+
+
+def test_advice_does_not_say_that_candidates_fail_that_were_not_tried() -> None:
+    searched = (Approximation(6_000, Interval(0.8, 0.8, 0.8), None, 2.0, 9.0),)
+    advice = RetrieverRecall("dense", "dense", searched, 50.0, 60.0, "").advice(0.95)
+    assert advice.endswith("It reads 6,000 candidates, too many to try with more.")
+
+
+def test_blank_queries_do_not_count(search: hs.HybridSearch) -> None:
+    report = hs.recall(search, ["q1", " ", "q2"], target=0.01)
+    assert (report.queries, report.notes[0]) == (2, "The queries are 2 of the 2 that were given.")
+
+
+def test_a_target_is_told_as_it_is(search: hs.HybridSearch) -> None:
+    report = replace(hs.recall(search, ["q1"], target=0.01), target=0.005)
+    assert report.notes[-1] == "Each retriever finds at least 0.5% of the first hits."
+
+
+@pytest.mark.parametrize("queries", ["q1", [1]])
+def test_queries_are_a_list_of_texts(search: hs.HybridSearch, queries: Any) -> None:
+    with pytest.raises(hs.HybridSearchError, match="string"):
+        hs.recall(search, queries)
 
 
 def test_the_interval_is_wilsons_if_queries_are_alike_and_wider_if_they_are_not() -> None:
