@@ -15,7 +15,7 @@ from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.evaluation import formats, report
 from hybridsearch.evaluation.formats import NOTHING
 from hybridsearch.evaluation.plain import from_plain, safe_name, to_plain
-from hybridsearch.evaluation.results import ALPHA, LATENCY_TOP_K, ComparisonRecord, Cost, SystemRecord, Timing, Versus
+from hybridsearch.evaluation.results import ALPHA, ComparisonRecord, Cost, SystemRecord, Timing, Versus
 from hybridsearch.evaluation.statistics import Interval
 from hybridsearch.messages import number_of
 from hybridsearch.ranking import Ranking
@@ -312,13 +312,7 @@ def _explanations(comparison: Comparison) -> Iterable[str]:
             f"{' and '.join(uncut)} {'looks' if len(uncut) == 1 else 'look'} at the first {comparison.top_k:,} "
             "documents of each query. With more documents (--top-k) the values are equal or greater."
         )
-    for system in comparison.systems:
-        asked, answered = len(next(iter(system.scores.values()))), sum(map(bool, system.rankings.values()))
-        if answered < asked:
-            yield (
-                f"{system.name} has results for {answered:,} of "
-                f"{number_of(asked, 'query', 'queries')}. The others count 0."
-            )
+    yield from formats.unanswered(comparison.systems)
     family = sum(1 for one in comparison.systems if one.versus)
     if family:
         correction = _CORRECTIONS.get(comparison.correction)
@@ -363,19 +357,12 @@ def _costs(systems: Sequence[SystemResult], machine: Mapping[str, str]) -> Grid:
     for name, cost in costs:
         stages = (cost.encode_ms, cost.search_ms, cost.fuse_ms, cost.rerank_ms, cost.total_ms)
         rows.append([[name], *map(_timing, stages), [formats.size(cost.index_bytes)]])
-    counts = sorted({cost.queries for _, cost in costs})
-    note = f"{' to '.join(f'{count:,}' for count in (counts[:1] + counts[1:][-1:]))} queries asked one at a time"
-    if any(cost.total_ms for _, cost in costs):
-        note += f" for {LATENCY_TOP_K} hits, without any cache; total includes fetching the documents"
-    timed = sorted({cost.timed for _, cost in costs if cost.timed})
-    if timed:
-        note += f"; measured {timed[0]}{f' to {timed[-1]}' if len(timed) > 1 else ''}"
     return Grid(
         "Milliseconds for a query: median, then 95th percentile",
         ["system", "encode", "search", "fuse", "rerank", "total", "index"],
         rows,
         [
-            f"{note}.",
+            formats.timed(cost for _, cost in costs),
             *formats.loaded(cost for _, cost in costs),
             *([f"Machine: {formats.machine(machine)}."] if machine else []),
         ],

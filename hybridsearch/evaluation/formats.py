@@ -6,8 +6,9 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 
-from hybridsearch.evaluation.results import Cost
+from hybridsearch.evaluation.results import LATENCY_TOP_K, Cost, SystemRecord
 from hybridsearch.evaluation.statistics import Interval
+from hybridsearch.messages import number_of
 
 NOTHING = "–"
 """The text for a value that was not measured."""
@@ -137,6 +138,35 @@ def moment(created: str) -> str:
         return created
     zone = parsed.tzname() or ""
     return f"{parsed:%Y-%m-%d %H:%M} {zone}".rstrip()
+
+
+def unanswered(systems: Iterable[SystemRecord]) -> Iterator[str]:
+    """A sentence about each system that has no results for some queries."""
+    for system in systems:
+        asked, answered = len(next(iter(system.scores.values()))), sum(map(bool, system.rankings.values()))
+        if answered < asked:
+            yield (
+                f"{system.name} has results for {answered:,} of {number_of(asked, 'query', 'queries')}. The others "
+                "count 0."
+            )
+
+
+def timed(costs: Iterable[Cost]) -> str:
+    """A sentence on how and when the times were measured. "" if there are none.
+
+    >>> timed([Cost(queries=5, timed="2026-11-20 08:15"), Cost(queries=50, timed="2026-11-21 17:55")])
+    '5 to 50 queries asked one at a time; measured 2026-11-20 08:15 to 2026-11-21 17:55.'
+    """
+    measured = [cost for cost in costs if cost.queries]
+    if not measured:
+        return ""
+    least, most = min(cost.queries for cost in measured), max(cost.queries for cost in measured)
+    told = f"{'' if least == most else f'{least:,} to '}{number_of(most, 'query', 'queries')} asked one at a time"
+    if any(cost.total_ms for cost in measured):
+        told += f" for {LATENCY_TOP_K} hits, without any cache; total includes fetching the documents"
+    if moments := sorted({cost.timed for cost in measured if cost.timed}):
+        told += f"; measured {' to '.join(dict.fromkeys((moments[0], moments[-1])))}"
+    return f"{told}."
 
 
 def loaded(costs: Iterable[Cost]) -> Iterator[str]:

@@ -357,6 +357,45 @@ def test_a_warning_stands_above_the_table(look: Open, comparison: Comparison) ->
     assert warning.inner_text() == "The fusion of minmax & <zscore> was tuned on these queries."
 
 
+def test_only_the_baseline_is_called_the_baseline(look: Open, comparison: Comparison) -> None:
+    untested = (replace(one, versus={}) if one.kind == "oracle-positives" else one for one in comparison.systems)
+    opened = look(replace(comparison, systems=tuple(untested)))
+    heads = opened.page.locator("#results thead >> nth=0 >> th").all_inner_texts()
+    place = next(place for place, head in enumerate(heads, 1) if head.startswith("Against the baseline"))
+    column = opened.column(place)
+    assert (column[0], column[5], column.count("baseline")) == ("baseline", "–", 1)
+
+
+def test_equal_differences_have_bars_of_one_height_in_all_plots(comparison: Comparison) -> None:
+    base, better, mixed = comparison.systems[:3]
+    gains = {"better": (0.5, 0.0), "mixed": (0.5, -0.5)}
+    queries = list(base.scores["nDCG@10"])[:2]
+
+    def scored(one: SystemResult, name: str) -> SystemResult:
+        values = dict(zip(queries, (0.5 + gain for gain in gains.get(name, (0.0, 0.0))), strict=True))
+        return replace(one, name=name, scores=dict.fromkeys(comparison.measures, values))
+
+    systems = (scored(base, "base"), scored(better, "better"), scored(mixed, "mixed"))
+    page = render(replace(comparison, systems=systems, baseline="base", details=()))
+    bars = re.findall(r'<path class="win" d="M0 50M0\.08 50V([\d.]+)', page)
+    assert bars == ["0"] * 2 * len(comparison.measures)
+
+
+def test_the_report_says_who_judged_and_which_queries_have_no_results(comparison: Comparison) -> None:
+    silent = replace(comparison.systems[6], rankings={"q1": (("d1", 1.0),)})
+    facts = replace(comparison.dataset, judged_by="anna & ben")
+    page = render(replace(comparison, dataset=facts, systems=(*comparison.systems[:6], silent)))
+    assert "judged by <bdi>anna &amp; ben</bdi>" in page
+    assert "elsewhere.trec has results for 1 of 60 queries. The others count 0." in page
+
+
+def test_the_report_says_when_and_on_how_many_queries_times_were_measured(comparison: Comparison) -> None:
+    measured = iter((5, 50, 50, 50, 50, 50))
+    page = render(_with_costs(comparison, lambda cost: replace(cost, queries=next(measured), timed="2026-11-02 09:30")))
+    assert "5 to 50 queries asked one at a time" in page
+    assert "measured 2026-11-02 09:30." in page
+
+
 def test_a_system_that_no_query_tells_from_the_baseline_is_the_same(look: Open, twins: Comparison) -> None:
     page = look(twins).page
     row = page.locator("#results tbody tr", has_text="twin").first.inner_text()

@@ -89,14 +89,14 @@ def stacked(parts: Sequence[tuple[str, float]], total: float) -> Markup:
     return element("svg", bars, class_="stacked", viewBox="0 0 100 10", preserveAspectRatio="none", aria_hidden="true")
 
 
-def sorted_bars(values: Sequence[float], reach: float, **attributes: object) -> Markup:
-    """One bar for each of `values`, which are in falling order. The axis ends at ±`reach`.
+def sorted_bars(values: Sequence[float], reach: float, below: bool, **attributes: object) -> Markup:
+    """One bar for each of `values`, which are in falling order. The axis ends at `reach`.
 
     All bars above zero are one path, and all bars below zero are another. This keeps a plot of a thousand queries
-    small. If no value is negative, the zero line is at the bottom.
+    small. If `below` is true, the axis goes from -`reach` to `reach`, else from 0, and no value may be negative.
     """
     n = len(values)
-    zero, scale = (50.0, 50.0) if n and values[-1] < 0 else (100.0, 100.0)
+    zero, scale = (50.0, 50.0) if below else (100.0, 100.0)
     gap = 0.16 if n <= 120 else 0.0
 
     def path(name: str, chosen: Sequence[tuple[int, float]]) -> Markup | None:

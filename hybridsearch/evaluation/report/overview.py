@@ -46,6 +46,7 @@ def method(comparison: ComparisonRecord) -> Markup:
         number_of(data.queries, "judged query", "judged queries"),
         number_of(data.judgements, "judgement"),
     ]
+    judged = [", judged by ", element("bdi", data.judged_by)] if data.judged_by else None
     problems = element("ul", [element("li", problem, dir="auto") for problem in data.problems])
     measures = [
         element("div", element("b", name), f": {_MEASURES[stem]}" if stem in _MEASURES else None)
@@ -54,7 +55,7 @@ def method(comparison: ComparisonRecord) -> Markup:
     ]
     depth = f", for the first {comparison.top_k:,} documents of each query" if comparison.top_k else ""
     rows: list[tuple[str, Child]] = [
-        ("Data", [element("bdi", data.name), ": ", ", ".join(count for count in counts if count)]),
+        ("Data", [element("bdi", data.name), ": ", ", ".join(count for count in counts if count), judged]),
         ("Problems in the data", problems if data.problems else "none were found"),
         ("Measures", measures),
         ("Rankings", f"measured in the order in which they were returned{depth}; a query without results counts 0"),

@@ -36,7 +36,8 @@ def differences(comparison: ComparisonRecord) -> Markup:
         base: Mapping[str, float] = comparison.tested_against.scores[measure] if several else {}
         values = {place: _sorted_differences(one.scores[measure], base) for place, one in shown}
         reach = max((abs(value) for of in values.values() for value in of), default=0.0) or 1.0
-        figures = [_bars(one, place, measure, values[place], reach, several) for place, one in shown]
+        below = any(value < 0 for of in values.values() for value in of)
+        figures = [_bars(one, place, measure, values[place], reach, several, below) for place, one in shown]
         return element("div", figures, class_="grid-of-bars")
 
     against = element("bdi", comparison.baseline)
@@ -124,10 +125,9 @@ def _scatter(
 
 
 def _bars(
-    system: SystemRecord, place: int, measure: str, values: Sequence[float], reach: float, several: bool
+    system: SystemRecord, place: int, measure: str, values: Sequence[float], reach: float, several: bool, below: bool
 ) -> Markup:
     versus = system.versus.get(measure)
-    below = bool(values) and values[-1] < 0
     written = formats.difference if several else formats.figure
     ends = [written(reach, 2), "0", written(-reach, 2)] if below else [written(reach, 2), "0"]
     label = f"{system.name}: queries by {f'difference in {measure} from the baseline' if several else measure}"
@@ -136,7 +136,7 @@ def _bars(
         text = f"mean {formats.difference(versus.difference.mean)} {formats.signed_interval(versus.difference)}"
         mean = element("p", text, verdict(versus))
         record = element("p", f"{versus.wins:,} won · {versus.ties:,} tied · {versus.losses:,} lost", class_="record")
-    drawn = charts.sorted_bars(_thinned(values), reach, role="img", aria_label=label, data_system=place)
+    drawn = charts.sorted_bars(_thinned(values), reach, below, role="img", aria_label=label, data_system=place)
     axis = element("div", [element("span", end) for end in ends], class_="bars-axis", aria_hidden="true")
     caption = element("figcaption", element("h3", name_of(system)), mean)
     return element("figure", caption, element("div", axis, drawn, class_="bars-frame"), record, class_="card")

@@ -18,7 +18,7 @@ from hybridsearch.evaluation.report.parts import (
     total_ms,
     verdict,
 )
-from hybridsearch.evaluation.results import ALPHA, LATENCY_TOP_K, ComparisonRecord, Cost, SystemRecord, Timing, Versus
+from hybridsearch.evaluation.results import ALPHA, ComparisonRecord, Cost, SystemRecord, Timing, Versus
 from hybridsearch.messages import number_of
 
 _STAGES = (("encode", "Encode"), ("search", "Search"), ("fuse", "Fuse"), ("rerank", "Rerank"))
@@ -52,7 +52,7 @@ def results(comparison: ComparisonRecord) -> Markup:
             _name_cell(one, is_baseline=several and one.name == comparison.baseline),
             _measure_cell(one, main, best[main]),
             element("td", charts.forest(one.means[main], one.kind, low, high, reference), class_="forest-cell"),
-            _versus_cell(one, main) if several else None,
+            _versus_cell(one, main, comparison.baseline) if several else None,
             *[_measure_cell(one, name, best[name]) for name in comparison.measures[1:]],
             _single_cell(one, main) if singles else None,
             _time_cell(one.cost.total_ms if one.cost else None) if timed else None,
@@ -65,7 +65,8 @@ def results(comparison: ComparisonRecord) -> Markup:
     texts = dict.fromkeys(warning for one in systems for warning in one.warnings)
     warnings = [element("p", warning, class_="warning", dir="auto") for warning in texts]
     differences = _every_difference(comparison) if several else None
-    return join(warnings, table(caption, heads, rows), _legend(comparison), differences)
+    notes = [element("p", said, class_="note", dir="auto") for said in formats.unanswered(systems)]
+    return join(warnings, table(caption, heads, rows), _legend(comparison), notes, differences)
 
 
 def costs(systems: Sequence[SystemRecord], machine: Mapping[str, str]) -> Markup:
@@ -98,10 +99,7 @@ def costs(systems: Sequence[SystemRecord], machine: Mapping[str, str]) -> Markup
     legend = [element("span", element("i", class_=f"swatch stage-{stage}"), heading) for stage, heading in used]
     if totals:
         legend.append(element("span", element("i", class_="swatch stage-rest"), "All else, such as fetching documents"))
-    asked = max((one.cost.queries for one in systems if one.cost), default=0)
-    sample = number_of(asked, "query", "queries")
-    asking = f" for {LATENCY_TOP_K} hits, without any cache" if totals else ""
-    how = f"{sample} asked one at a time{asking}." if asked else ""
+    how = formats.timed(one.cost for one in systems if one.cost)
     explained = f"Large numbers are medians, small numbers are 95th percentiles. {how}" if used else how
     loaded = formats.loaded(one.cost for one in systems if one.cost)
     return join(
@@ -191,10 +189,12 @@ def _told(versus: Versus) -> str:
     return f"{sure}\n{chance}\n{versus.wins:,} won, {versus.ties:,} tied, {versus.losses:,} lost"
 
 
-def _versus_cell(system: SystemRecord, measure: str) -> Markup:
+def _versus_cell(system: SystemRecord, measure: str, baseline: str) -> Markup:
     versus = system.versus.get(measure)
-    if versus is None or versus.same:
-        return cell(element("span", "baseline" if versus is None else "same", class_="muted"), sort=0.0)
+    if system.name == baseline or (versus is not None and versus.same):
+        return cell(element("span", "baseline" if system.name == baseline else "same", class_="muted"), sort=0.0)
+    if versus is None:  # rows with oracle positives are not tested
+        return parts.nothing()
     tone = "" if not versus.significant else " better" if versus.difference.mean > 0 else " worse"
     number = element("span", formats.difference(versus.difference.mean), class_=f"number{tone}")
     about = f"{formats.signed_interval(versus.difference)} {formats.p_value(versus.p_adjusted)}"
