@@ -153,7 +153,7 @@ class _Encoders:
         self._vectors: dict[tuple[int, str], list[QueryVector]] = {}
 
     def times(self, search: HybridSearch, name: str) -> Times:
-        identity = ["queries", *self._stages.fingerprint(search, name), *self._texts]
+        identity = ["queries", *_this_machine(), *self._stages.fingerprint(search, name), *self._texts]
         make = partial(_loaded, lambda: Times(total=self._encode(search, name)))
         return self._stages.keep(Times, identity, make, self.time_again)
 
@@ -295,7 +295,7 @@ def _identity(plan: SystemPlan, stages: Stages, sample: Sequence[str]) -> list[A
         asked = [[list(ranking) for ranking in stages.rankings(plan, query).values()] for query in sample]
     parts = [plan.retrievers, plan.depth, repr(plan.fusion), repr(plan.reranker), repr(plan.filter), LATENCY_TOP_K]
     parts += [plan.feedback_of(name) for name in plan.feedback]
-    return ["stages", *asked, *parts, [stages.queries[query] for query in sample]]
+    return ["stages", *_this_machine(), *asked, *parts, [stages.queries[query] for query in sample]]
 
 
 def _with_index_facts(cost: Cost, plan: SystemPlan, stages: Stages, time_again: bool) -> Cost:
@@ -308,7 +308,8 @@ def _with_index_facts(cost: Cost, plan: SystemPlan, stages: Stages, time_again: 
         identity = [*stages.fingerprint(search, name), stages.index_digest(search)]
         if stages.corpus is not None:
             measure = partial(_encoding_rate, search.retrievers[name], stages.corpus)
-            rates[name] = stages.keep(Rate, ["documents", *identity], measure, time_again).documents_per_second
+            rate = stages.keep(Rate, ["documents", *_this_machine(), *identity], measure, time_again)
+            rates[name] = rate.documents_per_second
         vectors = stages.asked(plan, name).vectors
         if vectors and search.backend.capabilities.scan:
             scan = partial(_sparsity, search, name, vectors)
@@ -384,6 +385,12 @@ def machine_facts() -> dict[str, str]:
         facts["torch"] = f"{torch.__version__} ({torch.get_num_threads()} threads)"
         facts["device"] = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU"
     return facts
+
+
+def _this_machine() -> list[str]:
+    """What tells the times of this machine from those of another one that has used the work folder."""
+    facts = machine_facts()
+    return [facts["CPU"], facts["cores"]]
 
 
 def _processor() -> str:

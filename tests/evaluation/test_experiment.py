@@ -933,6 +933,22 @@ def test_merging_other_runs_under_the_same_names_is_timed_again(dataset: Dataset
     assert costs(5) != costs(100)
 
 
+def test_times_of_another_machine_are_not_used(
+    search: hs.HybridSearch, dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cost() -> Any:
+        options: dict[str, Any] = {"latency_queries": 5, "work_folder": tmp_path, "show_progress_bar": False}
+        return evaluate(search, dataset, **options).cost
+
+    here = cost()
+    assert here == cost()
+    monkeypatch.setattr("hybridsearch.evaluation.costs._processor", lambda: "another processor")
+    there = cost()
+    assert there.total_ms != here.total_ms
+    assert there.encode_ms != here.encode_ms
+    assert there.documents_per_second != here.documents_per_second
+
+
 def test_a_comparison_tells_the_machine_below_its_costs(search: hs.HybridSearch, dataset: Dataset) -> None:
     found = compare({"rrf": search}, dataset, latency_queries=2, show_progress_bar=False)
     assert found.machine["Python"] == platform.python_version()
