@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -306,11 +307,11 @@ def _answer(comparison: Comparison) -> Iterable[str]:
 
 def _explanations(comparison: Comparison) -> Iterable[str]:
     yield f"Under each mean: its {100 * comparison.level:g} % bootstrap interval over the queries."
-    uncut = [name for name in comparison.measures if "@" not in name]
+    uncut = [name for name in comparison.measures if not re.search(r"@\d+$", name)]  # IPrec@0.1 has no cutoff
     if uncut and comparison.top_k:
         yield (
             f"{' and '.join(uncut)} {'looks' if len(uncut) == 1 else 'look'} at the first {comparison.top_k:,} "
-            "documents of each query. With more documents (--top-k) the values are equal or greater."
+            "documents of each query. With more documents (--top-k) the values can be others."
         )
     yield from formats.unanswered(comparison.systems)
     family = sum(1 for one in comparison.systems if one.versus)

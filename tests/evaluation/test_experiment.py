@@ -480,6 +480,8 @@ def test_a_run_whose_ids_are_written_otherwise_is_told_from_a_bad_one(dataset: D
 def test_how_deep_a_measure_without_a_cutoff_looks_is_said(search: hs.HybridSearch, dataset: Dataset) -> None:
     found = compare({"both": search}, dataset, measures=["AP", "nDCG@10"], top_k=30, **QUICK)
     assert "AP looks at the first 30 documents of each query" in " ".join(str(found).split())
+    others = compare({"both": search}, dataset, measures=["SetP", "IPrec@0.1"], top_k=30, **QUICK)
+    assert "SetP and IPrec@0.1 look at the first 30 documents" in " ".join(str(others).split())
     assert "the first" not in str(compare({"both": search}, dataset, measures=["nDCG@10"], top_k=30, **QUICK))
     deeper = compare({"both": search}, dataset, measures=["AP"], top_k=100, **QUICK)
     assert deeper["both"].means["AP"].mean > found["both"].means["AP"].mean

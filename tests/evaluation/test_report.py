@@ -252,6 +252,29 @@ def test_names_in_a_scatter_plot_do_not_cover_each_other(look: Open, comparison:
                 assert wide <= 0 or high <= 1
 
 
+def test_names_with_one_beginning_differ_in_a_scatter_plot() -> None:
+    name = "dense and sparse, merged by a fusion with the weight 0."
+    points = [Point(f"{name}{n}", "fused", n, Interval(n / 10, n / 10, n / 10), "") for n in (1, 2, 3)]
+    for width in (350, 610):
+        svg = scatter(points, Axes("ms", "nDCG@10", str, tick), width, 380, "label")
+        assert len(set(re.findall(r'class="name"[^>]*>([^<]*)<', svg))) == 3
+
+
+def test_fifty_systems_fit_into_the_page_of_a_phone(look: Open, comparison: Comparison) -> None:
+    first, detail = comparison.systems[0], comparison.details[0]
+    systems = (first, *(replace(comparison.systems[1], name=f"dense {number}") for number in range(50)))
+    assert look(replace(comparison, systems=systems, details=(detail,)), 360).overflow() == 0
+
+
+def test_systems_with_numbers_in_their_names_are_sorted_by_them(look: Open, comparison: Comparison) -> None:
+    names = ["10", "9", "1a", "100", "2", "b", "0x1"]
+    systems = tuple(replace(one, name=name) for one, name in zip(comparison.systems, names, strict=True))
+    opened = look(replace(comparison, systems=systems, baseline="10", details=()))
+    opened.page.locator("#results th", has_text="System").first.locator("button").click()
+    shown = [name.removesuffix("baseline").strip() for name in opened.column(1)]
+    assert shown == ["0x1", "1a", "2", "9", "10", "100", "b"]
+
+
 def test_another_measure_can_be_chosen_for_all_plots(look: Open, comparison: Comparison) -> None:
     page = look(comparison).page
     assert page.locator("svg.scatter:visible").first.get_attribute("aria-label", timeout=1000).startswith("nDCG@10")  # type: ignore[union-attr]
@@ -304,6 +327,23 @@ def test_bars_tell_their_query_and_open_it(look: Open, comparison: Comparison) -
     opened = page.locator("details.query[open]")
     assert opened.count() == 1
     assert order[place] in opened.locator("summary").inner_text()
+
+
+def test_a_query_may_have_any_id(look: Open, comparison: Comparison) -> None:
+    ids = ("constructor", "__proto__")
+
+    def renamed(one: SystemResult) -> SystemResult:
+        scores = {m: dict(zip(ids, of.values(), strict=False)) for m, of in one.scores.items()}
+        return replace(one, scores=scores, rankings={})
+
+    page = look(replace(comparison, systems=tuple(map(renamed, comparison.systems)), details=())).page
+    page.locator("svg.bars:visible").first.focus()
+    told = []
+    for key in ("Home", "End"):
+        page.keyboard.press(key)
+        told.append(page.locator("#tip").inner_text())
+    assert {text.split("\n")[0] for text in told} == {f"Query {id}" for id in ids}
+    assert "Click" not in "".join(told)
 
 
 def test_queries_can_be_found_by_words_and_all_be_opened(look: Open, comparison: Comparison) -> None:

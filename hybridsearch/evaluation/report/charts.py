@@ -6,8 +6,11 @@ import math
 import re
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from itertools import groupby, pairwise
+
+import numpy as np
+from numpy.typing import NDArray
 
 from hybridsearch.evaluation.report.markup import Child, Markup, element
 from hybridsearch.evaluation.results import Histogram
@@ -153,7 +156,8 @@ def small_bars(values: Sequence[tuple[str, float]], most: float) -> Markup:
         tall = 22 * value / most
         bars.append(element("rect", class_=f"k-{kind}", x=9 * place, width=7, y=23 - tall, height=1 + tall))
     view = f"0 0 {wide} 24"
-    return element("svg", bars, class_="small-bars", viewBox=view, width=wide, height=24, aria_hidden="true")
+    size = {"width": min(wide, 144), "height": 24, "preserveAspectRatio": "none"}
+    return element("svg", bars, class_="small-bars", viewBox=view, aria_hidden="true", **size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,7 +198,7 @@ def scatter(points: Sequence[Point], axes: Axes, width: int, height: int, label:
 
     places = [(at_x(point.x), at_y(point.y.mean)) for point in points]
     steps = sorted(place for place, point in zip(places, points, strict=True) if point.front)
-    names = [_cut(point.name, 40 if width > 500 else 22) for point in points]
+    names = _cut_apart([point.name for point in points], 40 if width > 500 else 22)
     spots = _place_labels(names, places, frame, [point.front for point in points], _front_boxes(steps, frame.right))
     drawn: list[Child] = []
     for point, (x, y), name, spot in zip(points, places, names, spots, strict=True):
@@ -247,12 +251,6 @@ class Box:
     top: float
     right: float
     bottom: float
-
-    def overlap(self, other: Box) -> float:
-        """The area that both rectangles cover."""
-        wide = min(self.right, other.right) - max(self.left, other.left)
-        high = min(self.bottom, other.bottom) - max(self.top, other.top)
-        return wide * high if wide > 0 and high > 0 else 0.0
 
     def outside(self, frame: Box) -> float:
         """How far the rectangle is outside of `frame`."""
@@ -308,20 +306,24 @@ def _place_labels(
 
     Names of `first` are placed first, then all others from top to bottom. Each gets the spot that covers the least.
     """
-    taken = [*covered, *(Box(x - 8, y - 8, x + 8, y + 8) for x, y in points)]
+    taken = np.array([astuple(box) for box in (*covered, *(Box(x - 8, y - 8, x + 8, y + 8) for x, y in points))])
     inner = Box(frame.left, frame.top + 18, frame.right, frame.bottom)
     chosen: dict[int, Spot] = {}
     for index in sorted(range(len(names)), key=lambda place: (not first[place], points[place][1], points[place][0])):
-        wide = _width(names[index]) * (1.14 if first[index] else 1)  # bold
-
-        def costs(candidate: tuple[Spot, Box], at: tuple[float, float] = points[index]) -> float:
-            spot, box = candidate
-            distance = math.hypot(spot.x - at[0], spot.y - 4 - at[1])
-            return 40 * box.outside(inner) + 4 * sum(box.overlap(other) for other in taken) + distance
-
-        chosen[index], box = min(_spots(*points[index], wide), key=costs)
-        taken.append(box)
+        (x, y), wide = points[index], _width(names[index]) * (1.14 if first[index] else 1)  # bold
+        candidates = list(_spots(x, y, wide))
+        costs = 4 * _overlaps(np.array([astuple(box) for _, box in candidates]), taken)
+        costs += [40 * box.outside(inner) + math.hypot(spot.x - x, spot.y - 4 - y) for spot, box in candidates]
+        chosen[index], box = candidates[int(costs.argmin())]
+        taken = np.vstack([taken, astuple(box)])
     return [chosen[index] for index in range(len(names))]
+
+
+def _overlaps(boxes: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The area of each of `boxes` that `others` cover. A row is a rectangle: left, top, right, bottom."""
+    sides = np.minimum(boxes[:, None, 2:], others[:, 2:]) - np.maximum(boxes[:, None, :2], others[:, :2])
+    areas: NDArray[np.float64] = sides.clip(0).prod(axis=2).sum(axis=1)
+    return areas
 
 
 def _spots(x: float, y: float, wide: float) -> Iterator[tuple[Spot, Box]]:
@@ -342,6 +344,20 @@ def _width(name: str) -> float:
 
 def _cut(name: str, length: int) -> str:
     return name if len(name) <= length else name[: length - 1] + "…"
+
+
+def _cut_apart(names: Sequence[str], length: int) -> list[str]:
+    """The names, cut to a length. If several have the same beginning, their middle is left out.
+
+    >>> _cut_apart(["dense with a long prompt 1", "dense with a long prompt 2", "sparse"], 12)
+    ['dense …mpt 1', 'dense …mpt 2', 'sparse']
+    """
+    cut = [_cut(name, length) for name in names]
+    end = (length - 1) // 2
+    return [
+        f"{name[: length - 1 - end]}…{name[-end:]}" if cut.count(short) > 1 and short != name else short
+        for name, short in zip(names, cut, strict=True)
+    ]
 
 
 def _share(value: float, low: float, high: float) -> float:

@@ -14,7 +14,7 @@ _MEASURES = {
     "RR": "1 divided by the rank of the first relevant document (the mean is MRR)",
     "AP": "mean of the precision at each relevant document (the mean over queries is MAP)",
     "R": "share of the relevant documents that were found",
-    "P": "share of the returned documents that are relevant",
+    "P": "share of the first documents that are relevant; a missing document counts as not relevant",
     "Success": "whether a relevant document was returned",
 }
 

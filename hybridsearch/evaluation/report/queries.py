@@ -72,7 +72,8 @@ def _relevant(systems: Sequence[SystemRecord], detail: QueryDetail) -> Markup:
     rest = len(detail.relevant) - MOST_RELEVANT
     more = f"{number_of(rest, 'more relevant document')} not shown. " if rest > 0 else ""
     caption = f"Ranks of the relevant documents for query {detail.id}"
-    note = f"{more}The numbers are ranks. {formats.NOTHING} means: not among the first {depth}."
+    none = f"The numbers are ranks. {formats.NOTHING} means: not among the first {depth:,}."
+    note = more + (none if depth else "No system returned a document.")
     return join(table(caption, heads, rows, "ranks"), element("p", note, class_="note"))
 
 

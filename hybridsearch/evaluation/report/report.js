@@ -59,7 +59,8 @@ document.addEventListener("DOMContentLoaded", () => {
         heads.forEach((one) => one.removeAttribute("aria-sort"));
         head.setAttribute("aria-sort", rising ? "ascending" : "descending");
         const key = (row) => row.children[column].dataset.sort;
-        const compare = (a, b) => (isNaN(a) || isNaN(b) ? a.localeCompare(b) : a - b);
+        const numbers = [...body.rows].every((row) => key(row) === undefined || !isNaN(key(row)));
+        const compare = (a, b) => (numbers ? a - b : a.localeCompare(b, undefined, { numeric: true }));
         const rows = [...body.rows].sort((a, b) => {
           const left = key(a), right = key(b);
           if (left === undefined || right === undefined) return (left === undefined) - (right === undefined);
@@ -143,6 +144,7 @@ document.addEventListener("DOMContentLoaded", () => {
   // Bars of the per-query plots show their query. Enter or a click opens the query further below.
   function bars(tip) {
     const data = JSON.parse(document.getElementById("data").textContent);
+    const texts = new Map(Object.entries(data.texts)), details = new Map(Object.entries(data.details));
     const number = (units) => (units / 10000).toFixed(3).replace("-", "−");
     all("svg.bars").forEach((plot) => {
       const scores = data.scores[plot.closest("[data-measure]").dataset.measure];
@@ -167,12 +169,12 @@ document.addEventListener("DOMContentLoaded", () => {
         cursor.setAttribute("x", String(((at + 0.5) * drawn) / order.length - wide / 2));
         cursor.setAttribute("width", String(wide));
         const of = data.names[plot.dataset.system];
-        const lines = [data.texts[id] ? `${id}: ${data.texts[id]}` : `Query ${id}`, `${of}: ${number(own[query])}`];
+        const lines = [texts.get(id) ? `${id}: ${texts.get(id)}` : `Query ${id}`, `${of}: ${number(own[query])}`];
         if (other) {
           lines.push(`${data.names[data.baseline]}: ${number(other[query])}`);
           lines.push(`difference: ${gain[query] > 0 ? "+" : ""}${number(gain[query])}`);
         }
-        if (data.details[id]) lines.push("Click or press Enter to read this query");
+        if (details.has(id)) lines.push("Click or press Enter to read this query");
         if (x === undefined) {
           tip.stay(() => {
             const box = plot.getBoundingClientRect();
@@ -180,7 +182,7 @@ document.addEventListener("DOMContentLoaded", () => {
           });
         } else tip.show(lines.join("\n"), x, y);
         plot.setAttribute("aria-label", `${called}. ${lines.join(", ")}`);
-        plot.classList.toggle("opens", Boolean(data.details[id]));
+        plot.classList.toggle("opens", details.has(id));
       };
       const leave = () => {
         tip.hide();
@@ -188,7 +190,7 @@ document.addEventListener("DOMContentLoaded", () => {
         plot.setAttribute("aria-label", called);
       };
       const open = () => {
-        const target = at >= 0 && document.getElementById(data.details[data.queries[order[at]]]);
+        const target = at >= 0 && document.getElementById(details.get(data.queries[order[at]]));
         if (!target) return;
         leave();
         target.hidden = false;
