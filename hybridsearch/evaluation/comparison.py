@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.console import RenderableType
 
+_LONGEST = 200  # bytes of the name of a file; systems of file systems take 255, and an ending is added
 _CORRECTIONS = {"holm": "Holm", "bonferroni": "Bonferroni"}
 
 
@@ -149,8 +150,8 @@ class Comparison(ComparisonRecord):
             place.mkdir(parents=True, exist_ok=True)
         paths: dict[str, Path] = {}
         for system in self.systems:
-            tag = safe_name(system.name)
-            while place / f"{tag}.trec" in paths.values():
+            tag = safe_name(system.name).encode()[:_LONGEST].decode(errors="ignore")
+            while any(f"{tag}.trec".lower() == other.name.lower() for other in paths.values()):  # as macOS compares
                 tag += "-2"
             paths[system.name] = place / f"{tag}.trec"
             Ranking.to_trec({query: system.ranking(query) for query in system.rankings}, paths[system.name], tag)
