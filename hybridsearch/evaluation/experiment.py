@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hybridsearch.arguments import whole_number
+from hybridsearch.arguments import true_or_false, whole_number
 from hybridsearch.documents import Document
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.evaluation.comparison import Comparison, SystemResult
@@ -171,6 +171,8 @@ def compare(
     _check_cutoffs(names, [measure.params.get("cutoff") for measure in parsed], top_k)
     _check_statistics(test, correction, level, latency_queries)
     details = whole_number("details", details, 0)
+    true_or_false("oracle_positives", oracle_positives)
+    true_or_false("time_again", time_again)
     plans = _make_plans(systems, top_k, oracle_positives)
     baseline = _check_baseline(baseline, systems)
     qrels = {query: dataset.qrels[query] for query in dataset.queries if query in dataset.qrels}

@@ -87,7 +87,7 @@ class Stages:
         self.corpus = corpus
         self.folder = None if folder is None else _make_folder(folder)
         self.show = show
-        self.exclude_self = exclude_self
+        self.exclude_self = arguments.true_or_false("exclude_self", exclude_self)
         self._asked: dict[Any, tuple[int, Asked]] = {}
         self._with_passages: set[Any] = set()
         self._digests: dict[int, str] = {}
