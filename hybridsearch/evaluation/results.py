@@ -57,6 +57,8 @@ class Histogram:
 class Sparsity:
     """How sparse the vectors of a lexical or sparse retriever are.
 
+    If the index has passages, each passage counts as a document, unless the retriever reads whole documents.
+
     Attributes:
         documents_mean: Mean number of active dimensions of a document.
         queries_mean: Mean number of active dimensions of a query.

@@ -169,6 +169,7 @@ def test_the_legend_says_what_bold_and_p_mean(look: Open, comparison: Comparison
     legend = look(comparison).page.locator("#results .legend").inner_text()
     assert "bold: best in its column (without oracle positives)" in " ".join(legend.split())
     assert "p is corrected (Holm’s correction for 6 comparisons)" in legend
+    assert "over the best single is corrected (Holm’s correction for 4 comparisons)" in " ".join(legend.split())
     legend = look(replace(comparison, correction="none")).page.locator("#results .legend").inner_text()
     assert "p is not corrected for the number of systems" in legend
 

@@ -136,16 +136,23 @@ def _legend(comparison: ComparisonRecord) -> Markup:
         up, down = element("b", "▲", class_="better"), element("b", "▼", class_="worse")
         sure = f", p < {formats.figure(ALPHA, 2)}"
         legend.append(element("span", up, " better, ", down, " worse than ", element("bdi", comparison.baseline), sure))
-        compared = sum(1 for one in comparison.systems if one.versus)
-        correction = parts.CORRECTIONS.get(comparison.correction)
-        corrected = f"corrected ({correction} correction for {number_of(compared, 'comparison')})"
-        legend.append(element("span", f"p is {corrected if correction else 'not corrected for the number of systems'}"))
+        legend.append(element("span", f"p is {_corrected(comparison, [one.versus for one in comparison.systems])}"))
+    if any(singles := [one.best_single for one in comparison.systems]):
+        legend.append(element("span", f"p of the gain over the best single is {_corrected(comparison, singles)}"))
     oracle = (
         "In rows with oracle positives the reranker also got the relevant documents that retrieval missed. No real "
         "system can do that. Compare these rows only with published values of the same kind."
     )
     noted = element("p", oracle, class_="note") if "oracle-positives" in kinds else None
     return join(element("p", legend, class_="legend"), noted)
+
+
+def _corrected(comparison: ComparisonRecord, compared: Sequence[object]) -> str:
+    """How p-values are corrected. Only what is true in `compared` was compared."""
+    correction, count = parts.CORRECTIONS.get(comparison.correction), sum(map(bool, compared))
+    if correction is None:
+        return "not corrected for the number of systems"
+    return f"corrected ({correction} correction for {number_of(count, 'comparison')})"
 
 
 def _every_difference(comparison: ComparisonRecord) -> Markup:
