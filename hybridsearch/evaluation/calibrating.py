@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
@@ -24,7 +25,7 @@ from hybridsearch.evaluation.judging import (
     documents_of,
     scores_of,
 )
-from hybridsearch.fusion import JudgedFusion
+from hybridsearch.fusion import RRF, JudgedFusion
 from hybridsearch.messages import warn
 from hybridsearch.progress import progress_bar
 from hybridsearch.ranking import Ranking
@@ -84,6 +85,7 @@ def calibrate(
         InvalidArgumentError: The index has one retriever, or the judge is one of its retrievers, or an argument is not
             allowed.
         EncodingError: The judge did not give one finite number for each text.
+        RetrieverError: A retriever failed, also an optional one.
 
     >>> import hybridsearch as hs
     >>> search = hs.HybridSearch({"bm25": hs.BM25(), "chars": hs.CharNGrams()})
@@ -108,7 +110,9 @@ def calibrate(
         )
     if folder is not None and Judgements(folder).queries:
         raise InvalidArgumentError(f"{str(folder)!r} has judgements already: give a new folder.")
-    rankings = dict(zip(asked, search.rankings(asked.values()), strict=True))
+    plan = search.plan(depth, fusion=RRF(), reranker=None)  # the fusion of the index may leave retrievers out
+    answers = replace(plan, optional=(), timeout={}, passages=()).ask(asked.values())
+    rankings = dict(zip(asked, answers.by_query, strict=True))
     if isinstance(judge, Judgements):
         about = f"people: {', '.join(judge.people)}"
         grades = _of_people(judge, asked)

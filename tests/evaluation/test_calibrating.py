@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 import hybridsearch as hs
 from hybridsearch.cli import app
-from hybridsearch.errors import InvalidArgumentError
+from hybridsearch.errors import InvalidArgumentError, RetrieverError
 from hybridsearch.tables import as_text
 
 QUERIES = ["rocket engine", "garden soil", "wing lift", "engine oil"]
@@ -77,6 +77,28 @@ def test_scores_of_any_scale_are_kept_as_grades_by_their_place(search: hs.Hybrid
     grades = [one.grade for one in hs.Judgements(tmp_path).of("judge").values()]
     assert min(grades) == 0
     assert max(grades) == 3
+
+
+def test_every_retriever_gets_a_weight_also_one_that_the_fusion_of_the_index_leaves_out(tmp_path: Path) -> None:
+    fusion = hs.RRF(weights={"bm25": 1.0, "chars": 0.0})
+    search = hs.HybridSearch({"bm25": hs.BM25(), "chars": hs.CharNGrams()}, fusion=fusion, candidates=1)
+    search.index([hs.Document(id, text) for id, text in TEXTS.items()], show_progress_bar=False)
+    found = hs.calibrate(search, QUERIES, words, depth=5, folder=tmp_path, show_progress_bar=False)
+    assert found.strengths.keys() == {"bm25", "chars"}
+    judgements = hs.Judgements(tmp_path)
+    assert max(len(judgements.documents(query)) for query in judgements.queries) > 2
+
+
+def test_a_judge_does_not_weigh_while_an_optional_retriever_is_down(monkeypatch: pytest.MonkeyPatch) -> None:
+    search = hs.HybridSearch({"bm25": hs.BM25(), "chars": hs.CharNGrams()}, optional=["chars"])
+    search.index([hs.Document(id, text) for id, text in TEXTS.items()], show_progress_bar=False)
+
+    def down(*_: object) -> None:
+        raise RuntimeError("down")
+
+    monkeypatch.setattr(hs.CharNGrams, "encode_queries", down)
+    with pytest.raises(RetrieverError, match="down"):
+        hs.calibrate(search, QUERIES, words, show_progress_bar=False)
 
 
 def test_the_score_of_most_documents_is_no_sign_of_relevance(search: hs.HybridSearch, tmp_path: Path) -> None:
