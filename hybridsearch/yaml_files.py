@@ -19,3 +19,9 @@ def loader(yaml: Any) -> Any:
             return super().construct_mapping(node, deep)
 
     return Once
+
+
+def problem_of(error: Exception) -> tuple[str, str]:
+    """What PyYAML says about a file: the line, such as "line 3" or "" if no line is known, and the problem."""
+    mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None)
+    return "" if mark is None else f"line {mark.line + 1}", problem or str(error).partition("\n")[0] or "no text"

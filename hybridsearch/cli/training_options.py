@@ -15,7 +15,7 @@ from hybridsearch.arguments import path as checked_path
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.training.libraries import import_library
 from hybridsearch.training.settings import ModelKind, TrainingSettings
-from hybridsearch.yaml_files import loader
+from hybridsearch.yaml_files import loader, problem_of
 
 if TYPE_CHECKING:
     from hybridsearch.evaluation.datasets import Dataset
@@ -83,9 +83,8 @@ def read_config(path: Path, kind: ModelKind, known: Sequence[str]) -> dict[str, 
     except UnicodeDecodeError as error:
         raise InvalidArgumentError(f"--config {path} is not valid UTF-8: save it as UTF-8.") from error
     except yaml.YAMLError as error:
-        mark, problem = getattr(error, "problem_mark", None), getattr(error, "problem", None) or "no text"
-        line = "" if mark is None else f", line {mark.line + 1}"
-        raise InvalidArgumentError(f"--config {path}{line} is not valid YAML: {problem}.") from error
+        line, problem = problem_of(error)
+        raise InvalidArgumentError(f"--config {path}{line and f', {line}'} is not valid YAML: {problem}.") from error
     except _NO_YAML as error:
         raise InvalidArgumentError(f"--config {path} is not valid YAML: {str(error) or 'no value'}.") from error
     if not isinstance(read, dict):

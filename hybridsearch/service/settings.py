@@ -12,7 +12,7 @@ from typing import Any, get_type_hints
 from hybridsearch.arguments import ALLOWED_FIRST, number, shown, true_or_false, whole_number
 from hybridsearch.errors import InvalidArgumentError, MissingExtraError
 from hybridsearch.messages import not_known
-from hybridsearch.yaml_files import loader
+from hybridsearch.yaml_files import loader, problem_of
 
 VARIABLE = "HYBRIDSEARCH_SERVE_"
 """Beginning of the environment variables of settings. The rest is the setting's name in capitals."""
@@ -246,7 +246,11 @@ def _read_file(path: Path) -> dict[str, Any]:
         raise MissingExtraError("PyYAML", "serve", "A file of settings") from error
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), loader(yaml))  # noqa: S506 - it is a SafeLoader
-    except (OSError, ValueError, yaml.YAMLError) as error:
+    except yaml.YAMLError as error:
+        line, problem = problem_of(error)
+        said = f"{line}: {problem}" if line else problem
+        raise InvalidArgumentError(f"The settings {str(path)!r:.200} cannot be read: {said}.") from error
+    except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error).partition("\n")[0]
         raise InvalidArgumentError(f"The settings {str(path)!r:.200} cannot be read: {reason}.") from error
     content = {} if content is None else content

@@ -447,7 +447,8 @@ def test_mining_that_was_killed_goes_on_and_ends_with_the_same_rows(tmp_path: Pa
     ("options", "message"),
     [
         ({"per_query": 0}, "per_query is a whole number of at least 1"),
-        ({"ranks": (5, 4)}, "Ranks 5 to 4 cannot give 1 negative a query"),
+        ({"ranks": (5, 4)}, r"ranks is \(5, 4\)\. Give the first and the last rank"),
+        ({"ranks": (5, 5), "per_query": 2}, "Ranks 5 to 5 cannot give 2 negatives a query"),
         ({"ranks": (0, 4)}, "A rank is a whole number of at least 1"),
         ({"ranks": 4}, "ranks is 4. Give the first and the last rank"),
         ({"margin": -0.1}, "margin is -0.1"),

@@ -105,6 +105,8 @@ class Options:
         for rank in self.ranks:
             whole_number("A rank", rank, sentence=ALLOWED_FIRST)
         first, last = self.ranks
+        if last < first:
+            raise InvalidArgumentError(f"ranks is {self.ranks!r}. Give the first and the last rank, such as (6, 40).")
         if last - first + 1 < self.per_query:
             raise InvalidArgumentError(
                 f"Ranks {first} to {last} cannot give {number_of(self.per_query, 'negative')} a query. Widen ranks, "
