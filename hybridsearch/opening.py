@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
+from hybridsearch.arguments import one_of
 from hybridsearch.backends import Backend
 from hybridsearch.encoders import Encoder, make_encoder
 from hybridsearch.encoders.runtimes import Precision, Runtime
@@ -62,6 +63,8 @@ def open(
     options = {"optional": optional, "timeout": timeout, "backend_options": backend_options, "refresh": refresh}
     settings = {"fusion": fusion, "reranker": reranker, "candidates": candidates}
     ways = {name: value for name, value in {"precision": precision, "runtime": runtime}.items() if value is not None}
+    for name, value in ways.items():  # an index without models would take any value
+        one_of(name, value, get_args(Precision if name == "precision" else Runtime))
     recipe = Recipe(open, "place", place, {"retrievers": retrievers, **settings, **options, **ways})
     with connected(place, backend_options) as backend:
         schema = backend.open()

@@ -141,6 +141,11 @@ NUMBER: Any = 16
     [
         (lambda folder: UNTYPED.recall("papers"), r"search is an index such as hs\.open\('my-index'\), not 'papers'"),
         (lambda folder: UNTYPED.calibrate("papers", ["wing"], len), r"search is an index such as hs\.open"),
+        (
+            lambda folder: UNTYPED.open(folder, precision="bf17"),
+            r"precision is one of auto, fp32, bf16, int8, not 'bf17'",
+        ),
+        (lambda folder: UNTYPED.open(folder, runtime="onnx"), r"runtime is one of torch, openvino, not 'onnx'"),
         (lambda folder: hs.evaluate(folder, ONE), r"to measure an index, give hs\.open\('"),
         (lambda folder: hs.compare({"x": "opensearch://u:pw@h/x"}, ONE), r"give hs\.open\('opensearch://\*\*\*@h/x'\)"),
         (lambda folder: hs.recall(hs.HybridSearch(ENCODERS), "wing"), r"write \['wing'\]"),
