@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.request import Request, urlopen
 
 import pytest
@@ -34,7 +34,21 @@ if TYPE_CHECKING:
 
 HOSTILE = "<img src=x onerror=window.hacked=1></textarea><script>window.hacked=1</script>"
 WORDS = ("alder", "birch", "cedar", "maple", "oaken", "poplar", "rowan", "spruce", "willow", "linden")
-NAMES = ("sitting", "keys", "fails", "away", "clicks", "files", "jobs", "judges", "programs", "hostile", "reads", "axe")
+NAMES = (
+    "sitting",
+    "keys",
+    "fails",
+    "away",
+    "clicks",
+    "late",
+    "files",
+    "jobs",
+    "judges",
+    "programs",
+    "hostile",
+    "reads",
+    "axe",
+)
 READ = "a-token-that-may-read"
 _SHOWN = """() => document.querySelector(".finished") ? null
     : [document.querySelector(".query h2").innerText, document.querySelector(".document .id").innerText]"""
@@ -273,6 +287,36 @@ def test_grades_that_no_service_saved_do_not_look_saved(look: Open, judged: Path
     page.locator(".saved", has_text="saved").wait_for()
     (line,) = (judged / "away" / "grades.jsonl").read_text().splitlines()
     assert json.loads(line)["grade"] == 2
+    opened.complaints = [one for one in opened.complaints if "ERR_FAILED" not in one]
+
+
+def test_a_view_that_comes_late_does_not_take_the_place_of_the_chosen_one(look: Open) -> None:
+    opened = look("#/judge?index=late")
+    page = opened.page
+    opened.make_pools("alder", "birch")
+    page.route("**/judging/documents?*", lambda route: route.abort())
+    page.get_by_label("Your name").fill("anna")
+    page.keyboard.press("Enter")
+    page.get_by_role("alert").filter(has_text="The service does not answer.").wait_for()
+    for key in ("u", "t"):
+        page.keyboard.press(key)
+    page.unroute("**/judging/documents?*")
+    page.keyboard.press("n")  # the first query could not be loaded
+    page.locator(".document .text").wait_for()
+    held: list[Any] = []
+
+    def hold(route: Any) -> None:
+        held.append(route)
+
+    page.route("**/judging/agreement", hold)
+    with page.expect_request("**/judging/agreement"):
+        page.get_by_role("button", name="Agreement and export").click()
+    page.get_by_role("button", name="Grade", exact=True).click()
+    page.wait_for_timeout(300)
+    held[0].continue_()
+    page.wait_for_timeout(700)
+    assert page.get_by_role("button", name="Grade", exact=True).get_attribute("aria-pressed") == "true"
+    assert page.locator(".document .text").is_visible()
     opened.complaints = [one for one in opened.complaints if "ERR_FAILED" not in one]
 
 

@@ -25,6 +25,7 @@ export async function mount(root, app) {
   const running = h("div");
   const views = h("div", { class: "switch", role: "group", "aria-label": "View" });
   root.append(h("div", { class: "judging-head" }, h("h1", null, "Judge"), views), running, place);
+  let changing = Promise.resolve();
   let shown = null; // the view: it may have `key`, and `saved` to wait for its grades
   await show(app.get("view") ?? (state.queries.length ? "judge" : "pools"));
   if (state.job.state === "running") follow(state.job);
@@ -45,14 +46,14 @@ export async function mount(root, app) {
     shown = await { judge: judgeView, agreement: agreementView, pools: poolsView }[wanted]();
   }
 
-  async function change(view) {
-    try {
+  // Views follow one after the other, so that one that comes late does not take the place of the last one.
+  function change(view) {
+    changing = changing.then(async () => {
       await shown?.saved?.();
       state = await app.api(at());
       await show(view);
-    } catch (error) {
-      app.fail(error);
-    }
+    }).catch(app.fail);
+    return changing;
   }
 
   async function follow(job) {
@@ -268,7 +269,7 @@ export async function mount(root, app) {
     }
 
     async function fullText() {
-      const document = query.documents[current], button = nodes.card.querySelector("#full");
+      const document = query?.documents[current], button = nodes.card.querySelector("#full");
       if (!button) return;
       open = !open;
       const key = JSON.stringify([query.query, document.id]);
@@ -333,7 +334,7 @@ export async function mount(root, app) {
       else draw();
     }
 
-    async function failed(error, id = query.query, document = query.documents[current]?.id) {
+    async function failed(error, id = query?.query ?? ids[0], document = query?.documents[current]?.id) {
       app.fail(error);
       try {
         left = await app.api(`${at("left")}?judge=${encodeURIComponent(name)}`, undefined, { quiet: true });
@@ -355,7 +356,7 @@ export async function mount(root, app) {
     }
 
     function step(by) {
-      go(ids[(ids.indexOf(query.query) + by + ids.length) % ids.length]);
+      go(ids[(ids.indexOf(query?.query) + by + ids.length) % ids.length]);
     }
 
     function forget() {
@@ -408,7 +409,7 @@ export async function mount(root, app) {
         h("div", { class: "actions" },
           h("button", { type: "button", on: { click: () => save("qrels", `${app.index}.qrels`) } }, "TREC qrels"),
           h("button", { type: "button", on: { click: () => save("beir", `${app.index}.zip`) } }, "BEIR folder (ZIP)")),
-        h("p", { class: "small" }, "hs.load_dataset(folder) reads the unpacked BEIR folder.")));
+        h("p", { class: "small" }, "hs.load_dataset(folder) reads the unpacked BEIR folder. It has the documents if there are at most 100,000.")));
     return {};
 
     async function save(kind, name) {
