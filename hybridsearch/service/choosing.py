@@ -6,6 +6,7 @@ Everything is in one folder, so that each worker of the service, and the next st
 from __future__ import annotations
 
 import json
+import os
 import re
 import secrets
 from collections.abc import Collection, Sequence
@@ -309,6 +310,9 @@ def _write(path: Path, content: Any) -> None:
     """Replace a file of JSON. After a crash there is the old or the new file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_suffix(".tmp")
-    beside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    with beside.open("w", encoding="utf-8") as file:
+        file.write(json.dumps(content, indent=1) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
     beside.replace(path)
     sync_folder(path.parent)

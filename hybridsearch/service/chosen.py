@@ -50,9 +50,13 @@ class ChosenFusion:
 
     Args:
         path: Path of the file. Another worker of the service may write it.
+
+    Attributes:
+        refused: Whether there is a file that has no effect, because it does not fit the index.
     """
 
     def __init__(self, path: Path) -> None:
+        self.refused = False
         self._path = path
         self._search: HybridSearch | None = None
         self._own: tuple[Fusion, int] | None = None
@@ -74,7 +78,7 @@ class ChosenFusion:
                 self._search, self._own, self._seen = search, (search.fusion, search.candidates), None
             seen = self._signature()
             if seen != self._seen and self._own is not None:
-                self._seen = seen
+                self._seen, self.refused = seen, False
                 search.fusion, search.candidates = self._own
                 if seen is not None:
                     self._read(search)
@@ -86,6 +90,7 @@ class ChosenFusion:
             fusion, candidates = read_fusion(self._path, None)
             search.plan(1, fusion=fusion, candidates=candidates)
         except HybridSearchError as error:
+            self.refused = True
             _log.error("The chosen fusion is not used: %s", redacted(str(error)))
             if isinstance(error, BackendError | IndexNotFoundError | StorageError):
                 self._seen = None

@@ -79,7 +79,7 @@ class Jobs:
         """
         try:
             status: dict[str, Any] = json.loads(self._file.read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        except (FileNotFoundError, ValueError):  # a machine that lost its power may leave an empty file
             return {}
         if status["state"] == "running" and not self._is_running():
             status = json.loads(self._file.read_text(encoding="utf-8"))  # it may have ended meanwhile

@@ -147,6 +147,11 @@ class Desk:
         return self._served.search
 
     @property
+    def refused(self) -> bool:
+        """Whether there is a chosen fusion that has no effect, because it does not fit the index."""
+        return self._served.chosen is not None and self._served.chosen.refused
+
+    @property
     def program(self) -> Program | None:
         """The program that can judge. None if there is none."""
         if self._judge is not None:
@@ -441,8 +446,8 @@ def _zipped(folder: Path, name: str) -> bytes:
 @router.get("/choice", summary="The measured systems, and the fusion that is in use")
 def choice(of: OfIndex, request: Request) -> dict[str, Any]:
     """The measured systems, the tuned fusion, and the fusion that is in use."""
-    used = of.chooser.in_use
-    judgements = of.judgements
+    used, search, judgements = of.chooser.in_use, of.search, of.judgements
+    refused = of.refused
     return {
         "may_write": may_judge(request),
         "use_refused": why_not_write(request),
@@ -451,9 +456,10 @@ def choice(of: OfIndex, request: Request) -> dict[str, Any]:
         "finished": {name: judgements.progress(name).finished for name in judgements.judges},
         "job": of.jobs.status(),
         "result": of.chooser.result(),
-        "in_use": json.loads(used.read_text(encoding="utf-8")) if used.exists() else None,
-        "fusion": repr(of.search.fusion),
-        "candidates": of.search.candidates,
+        "in_use": json.loads(used.read_text(encoding="utf-8")) if used.exists() and not refused else None,
+        "refused": refused,
+        "fusion": repr(search.fusion),
+        "candidates": search.candidates,
         "file": f"{of.folder.name}/{used.name}",
     }
 

@@ -339,6 +339,15 @@ def test_a_damaged_fusion_has_no_effect(client: Callable[..., TestClient], tmp_p
     with_pools(asked, "alder")
     (tmp_path / "judged" / "trees" / "fusion.json").write_text('{"type": "rrf", "weights": {"other": 1}}')
     assert asked.post("/v1/trees/search", json={"query": "alder"}).json()["hits"][0]["id"] == "alder"
+    choice = asked.get("/workbench/trees/choice").json()
+    assert (choice["in_use"], choice["refused"]) == (None, True)
+    (tmp_path / "judged" / "trees" / "fusion.json").write_text("{")
+    assert asked.get("/workbench/trees/choice").json()["refused"] is True
+    hs.RRF(7).save(tmp_path / "judged" / "trees" / "fusion.json")
+    choice = asked.get("/workbench/trees/choice").json()
+    assert (choice["in_use"]["k"], choice["refused"]) == (7, False)
+    (tmp_path / "judged" / "trees" / "job.json").write_text("")  # the machine lost its power
+    assert asked.get("/workbench/trees/choice").json()["job"] == {}
 
 
 def test_a_chosen_fusion_stays_in_use_after_another_index_takes_the_place(tmp_path: Path) -> None:

@@ -211,6 +211,13 @@ def test_from_no_judgement_to_a_fusion_in_use_by_keys_alone(
         assert only_judges.get_by_role("button", name="Measure and tune").is_enabled()
     page.get_by_role("button", name="Use the index’s own fusion again").press("Enter")
     page.get_by_text("In use:", exact=True).wait_for(state="detached")
+    file = judged / "sitting" / "fusion.json"
+    file.write_text('{"type": "rrf", "weights": {"other": 1}}')
+    page.reload()
+    page.get_by_text("has no effect, because it does not fit the index").wait_for()
+    page.get_by_role("button", name="Use the index’s own fusion again").press("Enter")
+    page.get_by_text("has no effect").wait_for(state="detached")
+    assert not file.exists()
 
 
 def test_keys_undo_skip_show_the_text_and_change_the_query(look: Open, judged: Path) -> None:

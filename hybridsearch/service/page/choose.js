@@ -52,12 +52,18 @@ export async function mount(root, app) {
   }
 
   function drawUsed() {
+    const back = found.use_refused ? null : h("div", { class: "actions" }, h("button", { type: "button", on: { click: () => change(() => app.api(at("use"), undefined, { method: "DELETE" })) } }, "Use the index’s own fusion again"));
+    if (found.refused) {
+      nodes.used.replaceChildren(h("div", { class: "card used" },
+        h("p", { class: "note" }, `The chosen fusion, JUDGEMENTS/${found.file}, has no effect, because it does not fit the index. The log of the service has the reason.`), back));
+      return;
+    }
     if (!found.in_use) return nodes.used.replaceChildren();
     nodes.used.replaceChildren(h("div", { class: "card used" },
       h("div", null, h("b", null, "In use: "), inWords()),
       h("p", { class: "small" }, "All searches of this service use this fusion, also after the next start. The command line can use it too. JUDGEMENTS is the folder of --judgements:"),
       h("pre", { tabindex: 0 }, h("code", null, `hybridsearch search PLACE "a question" --fusion JUDGEMENTS/${found.file}`)),
-      found.use_refused ? null : h("div", { class: "actions" }, h("button", { type: "button", on: { click: () => change(() => app.api(at("use"), undefined, { method: "DELETE" })) } }, "Use the index’s own fusion again"))));
+      back));
   }
 
   function inWords() {
