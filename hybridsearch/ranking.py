@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from hybridsearch.arguments import of_type
 from hybridsearch.documents import Document
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.readers.lines import read_lines, words, writable
@@ -201,9 +202,12 @@ class Ranking:  # noqa: PLW1641 (holds an array, so it has no hash)
             tag: Name of the run, for the last column.
 
         Raises:
-            InvalidArgumentError: The tag or an id is empty or contains a space. A run file cannot hold it.
+            InvalidArgumentError: The tag or an id is empty or contains a space, so a run file cannot hold it. Or a
+                value of `rankings` is no ranking.
             StorageError: The file cannot be written.
         """
+        for ranking in rankings.values():
+            of_type("A ranking", ranking, Ranking, "an hs.Ranking such as hs.Ranking.from_scores({'d1': 2.0})")
         for name in (tag, *rankings, *(id for ranking in rankings.values() for id in ranking.ids)):
             if words(name) != [name]:
                 raise InvalidArgumentError(

@@ -145,6 +145,7 @@ NUMBER: Any = 16
             lambda folder: UNTYPED.open(folder, precision="bf17"),
             r"precision is one of auto, fp32, bf16, int8, not 'bf17'",
         ),
+        (lambda folder: UNTYPED.Ranking.to_trec({"q": {"d": 1.0}}, folder), r"A ranking is an hs\.Ranking such as"),
         (lambda folder: UNTYPED.open(folder, runtime="onnx"), r"runtime is one of torch, openvino, not 'onnx'"),
         (lambda folder: hs.evaluate(folder, ONE), r"to measure an index, give hs\.open\('"),
         (lambda folder: hs.compare({"x": "opensearch://u:pw@h/x"}, ONE), r"give hs\.open\('opensearch://\*\*\*@h/x'\)"),
