@@ -25,7 +25,7 @@ from hybridsearch.encoders.cache import no_cache
 from hybridsearch.evaluation.pipeline import SystemPlan
 from hybridsearch.evaluation.results import LATENCY_TOP_K, Cost, Histogram, Sparsity, Timing
 from hybridsearch.evaluation.samples import spread
-from hybridsearch.evaluation.stages import Stages, reordered
+from hybridsearch.evaluation.stages import Stages, identity_of, reordered
 from hybridsearch.progress import progress_bar
 from hybridsearch.search import HybridSearch
 from hybridsearch.vectors import QueryVector, SparseQuery, SparseVectors, Vectors
@@ -153,7 +153,7 @@ class _Encoders:
         self._vectors: dict[tuple[int, str], list[QueryVector]] = {}
 
     def times(self, search: HybridSearch, name: str) -> Times:
-        identity = ["queries", *_this_machine(), *self._stages.fingerprint(search, name), *self._texts]
+        identity = ["queries", *_this_machine(), *identity_of(search, name), *self._texts]
         make = partial(_loaded, lambda: Times(total=self._encode(search, name)))
         return self._stages.keep(Times, identity, make, self.time_again)
 
@@ -290,7 +290,7 @@ def _identity(plan: SystemPlan, stages: Stages, sample: Sequence[str]) -> list[A
     source = plan.source
     asked: list[Any]
     if isinstance(source, HybridSearch):
-        asked = [stages.index_digest(source), *(stages.fingerprint(source, name) for name in plan.retrievers)]
+        asked = [stages.index_digest(source), *(identity_of(source, name) for name in plan.retrievers)]
     else:
         asked = [[list(ranking) for ranking in stages.rankings(plan, query).values()] for query in sample]
     parts = [plan.retrievers, plan.depth, repr(plan.fusion), repr(plan.reranker), repr(plan.filter), LATENCY_TOP_K]
@@ -305,7 +305,7 @@ def _with_index_facts(cost: Cost, plan: SystemPlan, stages: Stages, time_again: 
     rates: dict[str, float] = {}
     sparsity: dict[str, Sparsity] = {}
     for name in plan.retrievers:
-        identity = [*stages.fingerprint(search, name), stages.index_digest(search)]
+        identity = [*identity_of(search, name), stages.index_digest(search)]
         if stages.corpus is not None:
             measure = partial(_encoding_rate, search.retrievers[name], stages.corpus)
             rate = stages.keep(Rate, ["documents", *_this_machine(), *identity], measure, time_again)

@@ -149,7 +149,7 @@ class Stages:
 
         if self.folder is None or not self.queries:
             return ask()
-        identity = self.index_digest(search), self.fingerprint(search, name)
+        identity = self.index_digest(search), identity_of(search, name)
         beside = [part for part in ("passages" if passages else "", plan.feedback_of(name)) if part]
         digest = _digest(*identity, self.queries, depth, repr(plan.filter), *beside)
         path = self.folder / "rankings" / f"{name}-{digest}.parquet"
@@ -158,15 +158,6 @@ class Stages:
         asked = ask()
         _write(path, lambda beside: _write_asked(asked, beside))
         return asked
-
-    def fingerprint(self, search: HybridSearch, name: str) -> list[str]:
-        """Everything on which a retriever's answers depend, apart from the documents."""
-        read = [] if search.passages is None else [json.dumps(search.passages.to_json(), sort_keys=True)]
-        schema = search.backend.open()
-        mean = None if schema is None else schema.retrievers[name].average_length
-        weighed = [] if mean is None else [repr(mean)]  # other documents before these may have decided the mean length
-        digest = query_digest(search.retrievers[name])
-        return [name, digest, *_approximate(search, name), *read, *weighed]
 
     def index_digest(self, search: HybridSearch) -> str:
         """A digest that changes with every change of the index or engine.
@@ -347,6 +338,16 @@ def _asked_key(search: HybridSearch, plan: SystemPlan, name: str) -> tuple[Any, 
     """A key that is equal for plans that share answers. An approximate search of another depth has other answers."""
     depth = plan.depth if _approximate(search, name) else None
     return id(search), name, repr(plan.filter), depth, plan.feedback_of(name)
+
+
+def identity_of(search: HybridSearch, name: str) -> list[str]:
+    """Everything on which a retriever's answers depend, apart from the documents."""
+    read = [] if search.passages is None else [json.dumps(search.passages.to_json(), sort_keys=True)]
+    schema = search.backend.open()
+    mean = None if schema is None else schema.retrievers[name].average_length
+    weighed = [] if mean is None else [repr(mean)]  # other documents before these may have decided the mean length
+    digest = query_digest(search.retrievers[name])
+    return [name, digest, *_approximate(search, name), *read, *weighed]
 
 
 def _approximate(search: HybridSearch, name: str) -> list[str]:

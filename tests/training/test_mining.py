@@ -382,9 +382,32 @@ def test_a_folder_that_was_mined_in_another_way_is_refused(
     small.upsert(hs.Document("e", "A text that is new"))
     with pytest.raises(InvalidArgumentError, match=r"another way \(content '"):
         mine_hard_negatives(data, small, ranks=(1, 6), output=tmp_path / "mined")
+    small.upsert(hs.Document("e", "wing lift drag heat flow speed force", metadata={"read": "by a template"}))
+    with pytest.raises(InvalidArgumentError, match=r"another way \(content '"):
+        mine_hard_negatives(data, small, ranks=(1, 6), output=tmp_path / "mined")
     small.delete("e")
     with pytest.raises(InvalidArgumentError, match=r"documents 6, now 5"):
         mine_hard_negatives(data, small, ranks=(1, 6), output=tmp_path / "mined")
+
+
+def test_a_folder_that_was_mined_for_pairs_with_other_ids_is_refused(small: hs.HybridSearch, tmp_path: Path) -> None:
+    mine_hard_negatives(pair("wing", "other text", ids=["a"]), small, ranks=(1, 6), output=tmp_path / "mined")
+    for ids in (["b"], None):
+        with pytest.raises(InvalidArgumentError, match=r"another way \(data '"):
+            mine_hard_negatives(pair("wing", "other text", ids=ids), small, ranks=(1, 6), output=tmp_path / "mined")
+
+
+def test_a_folder_that_was_mined_from_other_passages_is_refused(tmp_path: Path) -> None:
+    text = " ".join(f"The wing number {number} has lift and drag." for number in range(8))
+    for passages in (None, hs.Passages(size=8)):
+        search = hs.HybridSearch({"bm25": hs.BM25()}, passages=passages)
+        search.index([hs.Document(id, f"{id} {text}") for id in "abc"], show_progress_bar=False)
+        mine = partial(mine_hard_negatives, pair("wing", "a text"), search, ranks=(1, 6), output=tmp_path / "mined")
+        if passages is None:
+            mine()
+        else:
+            with pytest.raises(InvalidArgumentError, match=r"another way \(retrievers "):
+                mine()
 
 
 def test_a_folder_may_have_a_name_that_looks_like_a_pattern(small: hs.HybridSearch, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ fused. It keeps each finished batch.
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -18,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from hybridsearch.arguments import ALLOWED_FIRST, whole_number
-from hybridsearch.encoders import query_digest
 from hybridsearch.errors import BackendError, InvalidArgumentError, RetrieverError
 from hybridsearch.evaluation.datasets import Dataset
 from hybridsearch.evaluation.pipeline import Pipeline
+from hybridsearch.evaluation.stages import identity_of
 from hybridsearch.fusion import RRF
 from hybridsearch.hits import Hit
 from hybridsearch.progress import progress_bar
@@ -298,12 +299,11 @@ class _Ranker:
 
     def to_dict(self) -> dict[str, Any]:
         """Everything that the rankings depend on, ready for JSON."""
-        encoders = self.search.retrievers
         return {
             "search": self.description,
             "filter": repr(self.pipeline.filter),
             "candidates": self.candidates,
-            "retrievers": {name: query_digest(encoders[name]) for name in self.names},
+            "retrievers": {name: identity_of(self.search, name)[1:] for name in self.names},
             "documents": self.search.count(),
             "content": self._content(),
         }
@@ -313,7 +313,7 @@ class _Ranker:
         total = hashlib.sha256()
         try:
             for document in self.search.documents(self.pipeline.filter):
-                total.update(_hash(document.id) + _hash(document.content))
+                total.update(_hash(json.dumps(document.to_dict(), sort_keys=True)))
         except BackendError:
             return None
         return total.hexdigest()[:16]
@@ -331,9 +331,11 @@ class _Queries:
         digest = hashlib.sha256()
         for start in range(0, len(pairs), _ROWS):
             batch = pairs.rows[start : start + _ROWS]
-            for number, (anchor, positive) in enumerate(zip(batch["anchor"], batch["positive"], strict=True), start):
-                rows.setdefault(_hash(normalized(anchor)), []).append(number)
-                digest.update(_hash(anchor) + _hash(positive))
+            ids = {} if pairs.ids is None else pairs.ids[start : start + _ROWS]
+            known = [ids[name] for name in ("query_id", "document_id") if name in ids]
+            for number, row in enumerate(zip(batch["anchor"], batch["positive"], *known, strict=True), start):
+                rows.setdefault(_hash(normalized(row[0])), []).append(number)
+                digest.update(_hash(json.dumps(row, default=str)))
         self._rows = list(rows.values())
         self.digest = digest.hexdigest()[:16]
         self.most_positives = max(map(len, self._rows), default=0)
