@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import re
 import sys
 import threading
+import zlib
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any, get_args
 
@@ -31,6 +32,9 @@ from hybridsearch.forks import after_fork
 
 _SIMILARITIES: dict[Family, str] = {"SentenceTransformer": "cosine", "MultiVectorEncoder": "maxsim"}
 """The usual similarity of a family whose models may have several. Digests of models name only another one."""
+
+_SUMMED, _AT_ONCE = 1024, 1 << 24
+"""Number of weights in a sum of `_checksum`, and number of weights that are summed at once."""
 
 _SET_BY_USE = re.compile(r", 'embedding_dimension': (None|\d+)")
 """The setting of the pooling of SPLADE that is None until a loaded model has encoded a text."""
@@ -436,23 +440,29 @@ def _state_of(part: Any) -> str:
         return type(part).__name__
 
 
-def _weights_state(model: Any) -> tuple[tuple[int, int, float], ...]:
-    """A value that changes if training changes the weights. It is cheaper than a digest of all weights.
+def _weights_state(model: Any) -> tuple[tuple[int, int, int], ...]:
+    """A value that changes if the weights change. It is cheaper than a digest of all weights.
 
-    It has one number of each weight, because torch does not count changes through `weight.data`.
+    It has a checksum of each weight, because torch does not count changes through `weight.data`.
     """
     return tuple(
-        (weight.data_ptr(), 0 if weight.is_inference() else weight._version, _one_number(weight))
-        for weight in model.parameters()
+        (weight.data_ptr(), 0 if weight.is_inference() else weight._version, _checksum(weight.detach().reshape(-1)))
+        for weight in chain(model.parameters(), model.buffers())
     )
 
 
-def _one_number(weight: Any) -> float:
-    """The number in the middle of a weight. It is -inf for NaN, which does not equal itself."""
-    if not weight.numel():
-        return 0.0
-    number = float(weight.detach()[tuple(size // 2 for size in weight.shape)])
-    return -math.inf if math.isnan(number) else number
+def _checksum(numbers: Any) -> int:
+    """A checksum of a flat tensor, which changes also if numbers trade places.
+
+    On a GPU it is that of weighted sums of 1,024 numbers each, because copying all numbers takes long.
+    """
+    import torch
+
+    if numbers.device.type != "cpu":
+        factors = torch.rand(_SUMMED, generator=torch.Generator().manual_seed(0)).add(0.5).to(numbers.device)
+        padded = (torch.nn.functional.pad(part.float(), (0, -len(part) % _SUMMED)) for part in numbers.split(_AT_ONCE))
+        numbers = torch.cat([part.view(-1, _SUMMED) @ factors for part in padded]).cpu()
+    return zlib.crc32(numbers.contiguous().view(torch.uint8).numpy()) if numbers.numel() else 0
 
 
 def _object_digest(model: Any, settings: str) -> str:
