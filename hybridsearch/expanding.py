@@ -43,6 +43,8 @@ def expand(
     first: Sequence[Ranking],
     backend: Backend,
     encoder: Encoders,
+    *,
+    headings: bool = True,
 ) -> tuple[dict[str, list[Request]], dict[str, list[Expansion | None]]]:
     """Expand the queries of the retrievers with feedback.
 
@@ -52,6 +54,7 @@ def expand(
         first: Rankings of the requests that `first_requests` made.
         backend: Backend that has the documents.
         encoder: Function that returns the encoder of a retriever.
+        headings: Whether passages have headings, as `Passages.headings`.
 
     Returns:
         The requests of the second pass, and what feedback did to each query, by the names of these retrievers. None
@@ -63,7 +66,7 @@ def expand(
     for name, of in planned.items():
         if name in requests:
             rankings = [next(rest) for _ in requests[name]]
-            found = _expansions(name, of, requests[name], rankings, backend, encoder)
+            found = _expansions(name, of, requests[name], rankings, backend, encoder, headings)
             expanded[name] = [replace(one, query=query) for one, (query, _) in zip(requests[name], found, strict=True)]
             expansions[name] = [expansion for _, expansion in found]
     return expanded, expansions
@@ -76,13 +79,14 @@ def _expansions(
     rankings: Sequence[Ranking],
     backend: Backend,
     encoder: Encoders,
+    headings: bool,
 ) -> list[tuple[QueryVector, Expansion | None]]:
     """The new query of each request to one retriever, and what feedback did to it."""
     method = of.method
     parts = [_parts(ranking, of.retriever) for ranking in rankings]
     known = {id: documents[id] for documents in map(_documents, rankings) for id in documents}
     wanted = list(chain.from_iterable(parts))
-    there, vectors = read_vectors(backend, name, of.retriever.kind, encoder, wanted, known)
+    there, vectors = read_vectors(backend, name, of.retriever.kind, encoder, wanted, known, headings=headings)
     rows = {part: row for row, part in enumerate(there)}
     usable = _usable_terms(method, name, vectors, backend) if isinstance(method, RM3) else []
     found: list[tuple[QueryVector, Expansion | None]] = []
@@ -107,6 +111,8 @@ def read_vectors(
     encoder: Encoders,
     parts: Sequence[Part],
     known: Mapping[str, Document],
+    *,
+    headings: bool = True,
 ) -> tuple[list[Part], Vectors]:
     """The vectors that a retriever has of some documents or passages.
 
@@ -119,6 +125,7 @@ def read_vectors(
         encoder: Function that returns the encoder of a retriever.
         parts: Documents or passages.
         known: Documents by id that are not read again.
+        headings: Whether passages have headings, as `Passages.headings`.
 
     Returns:
         The distinct parts whose documents are still there, and one vector for each.
@@ -135,7 +142,9 @@ def read_vectors(
     fetched = backend.fetch(missing) if missing else []
     documents = {**known, **{document.id: document for document in fetched if document is not None}}
     parts = [part for part in parts if part[0] in documents]
-    read = [documents[id] if span is None else with_passages(documents[id], [span]) for id, span in parts]
+    read = [
+        documents[id] if span is None else with_passages(documents[id], [span], headings=headings) for id, span in parts
+    ]
     return parts, encode(encoder(name), read)
 
 

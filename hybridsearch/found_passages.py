@@ -29,6 +29,7 @@ class FoundPassages:
         rankings: Rankings of the query by retriever name.
         documents: Documents by id.
         others: Passages of documents that no retriever of passages has among its candidates. They get no ranks.
+        headings: Whether the passages have headings, as `Passages.headings`.
     """
 
     def __init__(
@@ -37,8 +38,9 @@ class FoundPassages:
         rankings: Mapping[str, Ranking],
         documents: Mapping[str, Document],
         others: Ranking = EMPTY,
+        headings: bool = True,
     ) -> None:
-        self._fusion, self._documents, self._others = fusion, documents, others
+        self._fusion, self._documents, self._others, self._headings = fusion, documents, others, headings
         self._rankings = {name: ranking for name, ranking in rankings.items() if fusion.weight(name) > 0}
         self._any = any(ranking.passages is not None for ranking in (*self._rankings.values(), others))
         self._made: dict[str, tuple[PassageHit, ...]] = {}
@@ -56,7 +58,7 @@ class FoundPassages:
     def read(self, id: str, passages: int = 1) -> Document:
         """The document as a reranker reads it: its best passages in the order of the text, with their headings."""
         document, spans = self._documents[id], self.spans(id, passages)
-        return with_passages(document, spans) if spans else document
+        return with_passages(document, spans, headings=self._headings) if spans else document
 
     def spans(self, id: str, passages: int = 1) -> list[tuple[int, int]]:
         """The spans of the document's best passages, which `read` reads. Empty if it reads the whole document."""

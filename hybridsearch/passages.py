@@ -347,8 +347,13 @@ def _below(title: str, headings: tuple[str, ...]) -> tuple[str, ...]:
     return headings[1:] if headings and headings[0].casefold() == title.strip().casefold() else headings
 
 
-def with_passages(document: Document, spans: Sequence[tuple[int, int]]) -> Document:
+def with_passages(document: Document, spans: Sequence[tuple[int, int]], *, headings: bool = True) -> Document:
     """Make a document whose text is some passages of a document, in order, each after the headings above it.
+
+    Args:
+        document: Document of the index.
+        spans: Spans of the passages in its text.
+        headings: Whether the passages have headings, as `Passages.headings`.
 
     >>> document = Document("1", "# Pump\\n\\n## Repair\\n\\nTurn it. Pull it off.", "Manual")
     >>> with_passages(document, [(28, 40)]).content
@@ -356,8 +361,9 @@ def with_passages(document: Document, spans: Sequence[tuple[int, int]]) -> Docum
     """
     texts = []
     for start, end in sorted(spans):
-        headings, text = " > ".join(path_at(document.text, start)), document.text[start:end].strip()
-        texts.append(f"{headings}: {text}" if headings else text)
+        above = " > ".join(headings_above(document, start)) if headings else ""
+        text = document.text[start:end].strip()
+        texts.append(f"{above}: {text}" if above else text)
     return replace(document, text="\n".join(texts))
 
 

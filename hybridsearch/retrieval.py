@@ -78,6 +78,7 @@ class Plan:
         exact: Whether there is one retriever, and its ranking does not depend on how many documents are asked for.
             Default False.
         feedback: Feedback by the name of the retriever whose queries it expands.
+        headings: Whether the passages have headings, as `Passages.headings`.
     """
 
     retrievers: tuple[str, ...]
@@ -95,6 +96,7 @@ class Plan:
     selection: Selection = field(default_factory=Selection)
     exact: bool = False
     feedback: Mapping[str, Planned] = field(default_factory=dict)
+    headings: bool = True
 
     def results(self, queries: Iterable[str]) -> list[Results]:
         """Find the best documents for each of several queries.
@@ -216,6 +218,11 @@ class Plan:
         later = shown < self.depth or len(self.passages) < len(self.retrievers)
         return replace(self, passages=()) if later else self
 
+    @property
+    def _reading(self) -> dict[str, bool]:
+        """How late interaction reads passages, as arguments of its methods."""
+        return {} if self.headings else {"headings": False}
+
     def _at_once(self) -> bool:
         return not self.timeout and not set(self.optional).intersection(self.retrievers)
 
@@ -270,7 +277,9 @@ class Plan:
         return await in_a_thread(partial(self._expanded, answers, await self.backend.asearch(first)))
 
     def _expanded(self, answers: Answers, first: Sequence[Ranking]) -> Answers:
-        requests, expansions = expand(answers.requests, self.feedback, first, self.backend, self.encoder)
+        requests, expansions = expand(
+            answers.requests, self.feedback, first, self.backend, self.encoder, headings=self.headings
+        )
         asked = {name: answers.requests[name] for name in requests}
         return replace(answers, requests={**answers.requests, **requests}, expansions=expansions, asked=asked)
 
@@ -328,7 +337,7 @@ class Plan:
             by_query, others = self._with_passages(tops, answers, by_query)
             documents = self._documents(fused, tops, by_query)
         found = [
-            FoundPassages(self.fusion, of_query, documents, of_other)
+            FoundPassages(self.fusion, of_query, documents, of_other, self.headings)
             for of_query, of_other in zip(by_query, others, strict=True)
         ]
         candidates = [chooser.ranked(top, documents) for top in tops]
@@ -359,7 +368,8 @@ class Plan:
             chosen = chooser.choose(candidates[i], partial(self._similarities, found[i]))
             page = chosen[chooser.offset :][:top_k]
             own = {name: of_retriever[i].query for name, of_retriever in answers.asked.items()}
-            finder = Finder(requests, self.encoder, partial(matched_terms, self.backend), words, own, query)
+            terms = partial(matched_terms, self.backend)
+            finder = Finder(requests, self.encoder, terms, words, own, query, self._reading)
             hits = make_hits(page, chooser.offset, fused[i], tops[i], explain, found[i].lazily, finder)
             notes = of_all + answers.notes_of(i) if query.strip() else [BLANK]
             if gone := len(tops[i]) - len(candidates[i]):
@@ -535,7 +545,9 @@ class Plan:
             )
         documents = {one.document.id: one.document for one in candidates}
         parts = [(id, found.best_span(id)) for id in documents]
-        there, vectors = read_vectors(self.backend, name, kinds[name], self.encoder, parts, documents)
+        there, vectors = read_vectors(
+            self.backend, name, kinds[name], self.encoder, parts, documents, headings=self.headings
+        )
         if len(there) < len(parts):  # a document was deleted meanwhile
             vectors = encode(self.encoder(name), [found.read(id) for id in documents])
         return similarities(vectors)
@@ -549,6 +561,7 @@ class Plan:
             return None
         read = getattr(self.reranker, "passages", 1)
         documents = {one.document.id: one.document for one in candidates if one.reranker_score is not None}
+        matches = partial(matches, **self._reading)
         return lambda id: matches(query, documents[id], found.spans(id, read)) if id in documents else ()
 
     def _matched_tokens(
@@ -560,9 +573,8 @@ class Plan:
             asked = requests[name].query
             if isinstance(asked, np.ndarray) and asked.ndim == 2:
                 best = (rankings[name].passages or {}).get(hit.id, ())[:1]
-                matches = matched_tokens(
-                    self.encoder(name), query, hit.document, [(one.start, one.end) for one in best]
-                )
+                spans = [(one.start, one.end) for one in best]
+                matches = matched_tokens(self.encoder(name), query, hit.document, spans, **self._reading)
                 found.update({name: matches} if matches else {})
         return found
 
@@ -618,11 +630,11 @@ def unanswered(failures: Mapping[str, str]) -> RetrieverError:
 
 
 def matched_tokens(
-    encoder: Encoder, query: str, document: Document, spans: Sequence[tuple[int, int]] = ()
+    encoder: Encoder, query: str, document: Document, spans: Sequence[tuple[int, int]] = (), **reading: bool
 ) -> tuple[TokenMatch, ...]:
     """What a retriever of late interaction matched in some spans of a document. Empty for another encoder."""
     matches: Callable[..., tuple[TokenMatch, ...]] | None = getattr(encoder, "matches", None)
-    return () if matches is None else matches(query, document, spans)
+    return () if matches is None else matches(query, document, spans, **reading)
 
 
 def _is_lister(backend: Backend) -> TypeGuard[Lister]:

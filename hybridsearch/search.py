@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
@@ -32,7 +33,7 @@ from hybridsearch.indexing.adding import Documents, add_documents, check_sync
 from hybridsearch.indexing.cluster import RayCluster, SharedPlace, Stored, encode_shards
 from hybridsearch.indexing.encoding import IndexEncoders
 from hybridsearch.indexing.filtered import delete_selected, select
-from hybridsearch.indexing.ingest import IndexReport
+from hybridsearch.indexing.ingest import IndexReport, Prepare
 from hybridsearch.indexing.transfer import Source, Transfer
 from hybridsearch.listing import Listing, Order, read_cursor
 from hybridsearch.messages import redacted, warn
@@ -247,7 +248,7 @@ class HybridSearch:
                 batch_size=batch_size,
                 sync=sync,
                 show_progress_bar=show_progress_bar,
-                prepare=getattr(self.reranker, "prepare", None),
+                prepare=self._prepare(),
             )
 
     def upsert(
@@ -633,6 +634,7 @@ class HybridSearch:
             selection=Selection.of(offset, min_score, boost, diversity, group_by, list(self._encoders.given)),
             exact=len(names) == 1 and self._is_exact(names[0], max(depth, top_k)),
             feedback={} if feedback is None else self._planned(feedback, names),
+            headings=self.passages is None or self.passages.headings,
         )
 
     def explain(
@@ -797,6 +799,12 @@ class HybridSearch:
                 self._look_again()
             finally:
                 self._refreshing.release()
+
+    def _prepare(self) -> Prepare | None:
+        """The function that makes what the reranker keeps of documents. None if it has none."""
+        prepare: Prepare | None = getattr(self.reranker, "prepare", None)
+        with_headings = self.passages is None or self.passages.headings
+        return prepare if prepare is None or with_headings else partial(prepare, headings=False)
 
     def _is_due(self) -> bool:
         return self._every is not None and time.monotonic() - self._checked >= self._every

@@ -152,6 +152,7 @@ class Finder:
         own: Queries as they were before feedback changed them, by the name of a retriever with feedback. Terms that
             feedback added are found only in documents that have no term of these queries.
         query: Text of the query, which late-interaction retrievers read again.
+        reading: How late-interaction retrievers read passages, as arguments of their methods.
 
     Attributes:
         hits: All hits of the query, in order. They are set after the hits are made.
@@ -165,9 +166,10 @@ class Finder:
         matched: Callable[[str], Sequence[TokenMatch]] | None = None,
         own: Mapping[str, QueryVector] | None = None,
         query: str = "",
+        reading: Mapping[str, bool] | None = None,
     ) -> None:
         self._requests, self._encoder, self._explain, self._matched = requests, encoder, explain, matched
-        self._own, self._query = own or {}, query
+        self._own, self._query, self._reading = own or {}, query, reading or {}
         self._known: dict[tuple[str, bool], tuple[Highlight, ...]] = {}
         self.hits: Sequence[Found] = ()
 
@@ -243,8 +245,9 @@ class Finder:
             return []
         whole = [hit.span == (0, len(hit.document.text)) for hit in hits]
         return [
-            list(self._highlights(name, words(self._query, hit.document, () if of_all else [hit.span])))
+            list(self._highlights(name, words(self._query, hit.document, spans, **self._reading)))
             for hit, of_all in zip(hits, whole, strict=True)
+            for spans in [() if of_all else [hit.span]]
         ]
 
     def _sentences(self, name: str, query: NDArray[np.float32], hits: Sequence[Found]) -> list[list[Highlight]]:

@@ -346,6 +346,39 @@ class Reading:
         return None
 
 
+FLAPS = hs.Document(
+    "wing",
+    "# Wings\n\n## Brakes\n\n" + "The slot has lift. " * 8 + "The flap has drag. " * 8,
+    "Wings",
+)
+
+
+@pytest.mark.parametrize("headings", [True, False])
+def test_rerankers_and_feedback_read_what_the_retrievers_read(headings: bool) -> None:
+    passages = hs.Passages(size=16, headings=headings, whole=())
+    with hs.HybridSearch({"bm25": hs.BM25()}, passages=passages) as search:
+        search.index([FLAPS, hs.Document("other", "Heat flows.")], show_progress_bar=False)
+        reranker = Reading()
+        (hit,) = search.search("flap", reranker=reranker, feedback=hs.RM3(max_share=1))
+        assert hit.passage is not None
+        above, text = "Brakes: " if headings else "", hit.passage.text.strip()
+        assert reranker.read == [above + text]
+        added = set(hit.explain().feedback["bm25"].terms)
+        assert added == ({"drag", "wing", "brake"} if headings else {"drag", "wing"})
+
+
+def test_late_interaction_explains_passages_without_headings(minilm: str) -> None:
+    late = hs.LateInteraction(minilm)
+    passages = hs.Passages(size=16, headings=False, whole=())
+    with hs.HybridSearch({"bm25": hs.BM25()}, passages=passages, reranker=late) as search:
+        search.index([FLAPS], show_progress_bar=False)
+        (hit,) = search.search("flap")
+        explanation = hit.explain()
+        assert sum(one.weight for one in explanation.matches) == pytest.approx(hit.score, abs=0.01)
+        assert "brakes" not in {one.document.lower() for one in explanation.matches}
+        assert {one.retriever for one in hit.highlights} == {"bm25", "reranker"}
+
+
 def test_a_reranker_reads_the_best_passages(make: Make) -> None:
     search, reranker = make(), Reading()
     results = search.search("battery", reranker=reranker, retrievers=["bm25"])

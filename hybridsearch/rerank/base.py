@@ -24,8 +24,9 @@ class Reranker(Protocol):
     reads that number of best passages, in the order of the text. The scores of a reranker that has an attribute `blend`
     are blended with the fused scores, as `blended` says. A reranker that has the methods `matches` and `words` of
     `LateInteraction` gives explanations and highlights. If it has the method `prepare`, an index calls it with the
-    documents that it stores. If it is a `hybridsearch.encoders.sharing.TokenReader`, dense encoders of the index give
-    it the token vectors that they make on the way.
+    documents that it stores. In an index with `Passages(headings=False)`, these three methods get `headings=False`. If
+    it is a `hybridsearch.encoders.sharing.TokenReader`, dense encoders of the index give it the token vectors that they
+    make on the way.
     """
 
     @property

@@ -267,13 +267,16 @@ class LateInteraction(ModelEncoder[MultiVectors]):
                 scores[number_of_query][[place for _, place in rows]] = found / len(query) if means else found
         return scores
 
-    def prepare(self, documents: Sequence[Document], passages: PassageSpans | None = None) -> None:
+    def prepare(
+        self, documents: Sequence[Document], passages: PassageSpans | None = None, *, headings: bool = True
+    ) -> None:
         """Make the token vectors of documents that are indexed, if they are to be kept.
 
         Args:
             documents: Documents.
             passages: Passages of the documents. None for an index without passages. If the model reads several passages
                 together, nothing is made here, because which of them it will read is not known.
+            headings: Whether the passages have headings, as `Passages.headings`.
         """
         if not self._keep or (passages is not None and self.passages > 1):
             return
@@ -281,7 +284,7 @@ class LateInteraction(ModelEncoder[MultiVectors]):
         if passages is not None:
             bounds = passages.offsets.tolist()
             texts = [
-                self.text_of(with_passages(document, [(int(first), int(after))]))
+                self.text_of(with_passages(document, [(int(first), int(after))], headings=headings))
                 for document, start, end in zip(documents, bounds, bounds[1:], strict=False)
                 for first, after in passages.spans[start:end]
             ]
@@ -312,13 +315,16 @@ class LateInteraction(ModelEncoder[MultiVectors]):
         if all(np.isfinite(of_text).all() for of_text in rows.values()):
             self._kept_tokens().collect(rows)
 
-    def matches(self, query: str, document: Document, spans: Sequence[tuple[int, int]] = ()) -> tuple[TokenMatch, ...]:
+    def matches(
+        self, query: str, document: Document, spans: Sequence[tuple[int, int]] = (), *, headings: bool = True
+    ) -> tuple[TokenMatch, ...]:
         """Find the token of a document that is most similar to each token of a query. The model reads both again.
 
         Args:
             query: Text of the query.
             document: The document.
             spans: Passages of the document that the model reads, as spans of its text. Empty for the whole document.
+            headings: Whether the passages have headings, as `Passages.headings`.
 
         Returns:
             A match for each token of the query, in order. Their weights add up to the score.
@@ -329,7 +335,7 @@ class LateInteraction(ModelEncoder[MultiVectors]):
         >>> [(one.query, one.document, one.start, one.end) for one in found]
         [('[CLS]', '[CLS]', None, None), ('wing', 'wings', 8, 13), ('lift', 'Lift', 0, 4), ('[SEP]', '[SEP]', None, None)]
         """  # noqa: E501 - output of the example
-        ours, theirs, similarities = self._compared(query, document, spans)
+        ours, theirs, similarities = self._compared(query, document, spans, headings)
         if not similarities.size:
             return ()
         return tuple(
@@ -337,7 +343,9 @@ class LateInteraction(ModelEncoder[MultiVectors]):
             for row, column in enumerate(similarities.argmax(axis=1).tolist())
         )
 
-    def words(self, query: str, document: Document, spans: Sequence[tuple[int, int]] = ()) -> tuple[TokenMatch, ...]:
+    def words(
+        self, query: str, document: Document, spans: Sequence[tuple[int, int]] = (), *, headings: bool = True
+    ) -> tuple[TokenMatch, ...]:
         """Find the words of a document's text that match words of a query. They are highlights.
 
         Two words match if they have tokens of which neither is more similar to a token of the other side. Title and
@@ -347,11 +355,12 @@ class LateInteraction(ModelEncoder[MultiVectors]):
             query: Text of the query.
             document: The document.
             spans: Passages of the document that the model reads, as spans of its text. Empty for the whole document.
+            headings: Whether the passages have headings, as `Passages.headings`.
 
         Returns:
             The matches in the order of the text. The weight is the largest similarity of tokens of the two words.
         """
-        ours, theirs, similarities = self._compared(query, document, spans)
+        ours, theirs, similarities = self._compared(query, document, spans, headings)
         rows = [row for row, token in enumerate(ours) if token.span != (0, 0)]
         columns = [column for column, token in enumerate(theirs) if token.place != (None, None)]
         if not rows or not columns:
@@ -424,10 +433,10 @@ class LateInteraction(ModelEncoder[MultiVectors]):
         return self._kept
 
     def _compared(
-        self, query: str, document: Document, spans: Sequence[tuple[int, int]]
+        self, query: str, document: Document, spans: Sequence[tuple[int, int]], headings: bool
     ) -> tuple[list[_Token], list[_Token], NDArray[np.float32]]:
         """The tokens of a query and of a document, and their similarities, of shape (query's tokens, its tokens)."""
-        read = self.text_of(with_passages(document, spans) if spans else document)
+        read = self.text_of(with_passages(document, spans, headings=headings) if spans else document)
         ours, vectors = self._read_tokens(query, "query", ())
         theirs, others = self._read_tokens(read, "document", _places_in_text(document.text, spans, read))
         similarities: NDArray[np.float32] = vectors @ others.T / np.float32(len(ours) if self._is_mean() else 1)
