@@ -284,6 +284,7 @@ class Hit:
 
         Raises:
             BackendError: The hit was copied or unpickled, so it does not know its index.
+            FingerprintMismatchError: The index was replaced by one with other encoders.
         """
         return _explained([self])[0]
 

@@ -589,6 +589,8 @@ class Plan:
         hits: Sequence[Hit],
     ) -> list[Explanation]:
         """Explanations of hits for one query."""
+        for name in requests:
+            self.encoder(name)  # raises if the index was replaced by one with other encoders
         listed = {name: [hit.id for hit in hits if name in hit.retrievers] for name in requests}
         found = all_matched_terms(self.backend, requests, listed)
         return [

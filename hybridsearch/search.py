@@ -158,6 +158,7 @@ class HybridSearch:
                 for name in retrievers:
                     if name not in self.optional.union(_recorded):  # these are checked at their first search
                         self._encoders.verified(name)
+        self._opened = self._settings()
 
     @property
     def retrievers(self) -> dict[str, Encoder]:
@@ -701,11 +702,11 @@ class HybridSearch:
         """Read the changes that other processes have made to the index.
 
         Other processes may have stored or deleted documents. They may also have made, deleted or replaced the index.
-        If the index was replaced, its encoders and settings are used unless you gave others. Searches that have begun
-        use the old state. A plan or a copy whose encoders do not fit the new index raises FingerprintMismatchError at
-        its next search: make the plan again, or refresh the copy, too. If nothing has changed, the call costs one look
-        at a file's time or one request to a server. An index in RAM and the documents of an index on a server are
-        always up to date.
+        If the index was replaced, its encoders and settings are used unless you gave or set others. Searches that have
+        begun use the old state. A plan or a copy whose encoders do not fit the new index raises
+        FingerprintMismatchError at its next search: make the plan again, or refresh the copy, too. If nothing has
+        changed, the call costs one look at a file's time or one request to a server. An index in RAM and the documents
+        of an index on a server are always up to date.
 
         Raises:
             IndexCorruptedError: A file of the index is damaged. After this and the next two errors, searches use the
@@ -785,8 +786,11 @@ class HybridSearch:
                 "An index in RAM cannot be pickled or copied deeply: save it with save(folder) and pickle "
                 "hs.open(folder), or index into a folder from the start."
             )
-        settings = {"fusion": self.fusion, "reranker": self.reranker, "candidates": self.candidates}
-        return self._recipe.placed(**settings, optional=self.optional, timeout=self.timeout or None)
+        return self._recipe.placed(**self._settings(), optional=self.optional, timeout=self.timeout or None)
+
+    def _settings(self) -> dict[str, Any]:
+        """The settings that an index may record, as they are now."""
+        return {"fusion": self.fusion, "reranker": self.reranker, "candidates": self.candidates}
 
     def _make_locks(self) -> None:
         """Make new locks. A forked process needs them, because the thread that held a lock does not exist there."""
@@ -802,7 +806,7 @@ class HybridSearch:
 
     def _prepare(self) -> Prepare | None:
         """The function that makes what the reranker keeps of documents. None if it has none."""
-        prepare: Prepare | None = getattr(self.reranker, "prepare", None)
+        prepare: Any = getattr(self.reranker, "prepare", None)
         with_headings = self.passages is None or self.passages.headings
         return prepare if prepare is None or with_headings else partial(prepare, headings=False)
 
@@ -819,9 +823,12 @@ class HybridSearch:
         if schema is None or (known is not None and _made_alike(schema, known)):
             self._encoders.schema = schema
             return
-        there = self._recipe.on(self._backend)
-        self._encoders, self.fusion, self.candidates = there._encoders, there.fusion, there.candidates
-        self.reranker = there.reranker
+        now = self._settings()
+        set_since = {name: value for name, value in now.items() if value != self._opened[name]}
+        recipe = replace(self._recipe, options={**self._recipe.options, **set_since})
+        there = recipe.on(self._backend)
+        self._recipe, self._encoders, self._opened = recipe, there._encoders, there._opened
+        self.fusion, self.candidates, self.reranker = there.fusion, there.candidates, there.reranker
 
     def _index_via(
         self,

@@ -160,6 +160,41 @@ def test_a_copy_and_a_plan_do_not_search_an_index_that_another_search_found_in_i
         made_again.search("wing")
 
 
+def test_hits_of_an_index_that_was_replaced_are_not_explained_with_its_encoders(tmp_path: Path) -> None:
+    with hs.HybridSearch(bm25(), tmp_path / "index") as writer:
+        store(writer, "a")
+    reader = hs.open(tmp_path / "index")
+    (hit,) = reader.search("wing")
+    shutil.rmtree(tmp_path / "index")
+    with hs.HybridSearch(bm25(language="german"), tmp_path / "index") as writer:
+        store(writer, "a")
+    reader.refresh()
+    for read in (hit.explain, hit.snippet, lambda: hit.highlights):
+        with pytest.raises(FingerprintMismatchError, match="the index was built with bm25"):
+            read()
+
+
+def test_settings_that_were_set_stay_when_the_index_is_replaced(tmp_path: Path) -> None:
+    def make(language: str, **settings: Any) -> None:
+        shutil.rmtree(tmp_path / "index", ignore_errors=True)
+        with hs.HybridSearch(bm25(language=language), tmp_path / "index", **settings) as writer:
+            store(writer, "a")
+
+    make("english")
+    reader = hs.open(tmp_path / "index")
+    chosen = reader.fusion = hs.RRF(7)
+    for language, candidates in (("german", 30), ("english", 40)):
+        make(language, candidates=candidates)
+        reader.refresh()
+        assert (reader.fusion is chosen, reader.candidates) == (True, candidates)
+    reader.fusion = hs.ScoreFusion("minmax", weights={"bm25": 1.0})
+    shutil.rmtree(tmp_path / "index")
+    with hs.HybridSearch({"other": hs.BM25()}, tmp_path / "index") as writer:
+        store(writer, "a")
+    with pytest.raises(InvalidArgumentError, match="fusion"):
+        reader.refresh()
+
+
 def test_an_index_that_is_replaced_while_a_query_is_encoded_is_not_searched_with_it(tmp_path: Path) -> None:
     with hs.HybridSearch(bm25(), tmp_path / "index") as writer:
         store(writer, "a")

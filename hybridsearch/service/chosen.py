@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from copy import copy
 from pathlib import Path
 from threading import Lock
 
@@ -15,7 +16,7 @@ from hybridsearch.errors import (
     StorageError,
 )
 from hybridsearch.evaluation.plain import safe_name
-from hybridsearch.fusion import Fusion, read_fusion
+from hybridsearch.fusion import read_fusion
 from hybridsearch.messages import redacted
 from hybridsearch.search import HybridSearch
 
@@ -58,46 +59,48 @@ class ChosenFusion:
     def __init__(self, path: Path) -> None:
         self.refused = False
         self._path = path
-        self._search: HybridSearch | None = None
-        self._own: tuple[Fusion, int] | None = None
-        self._used: Fusion | None = None
+        self._made: HybridSearch | None = None
+        self._of: tuple[object, ...] = ()
         self._seen: tuple[int, ...] | None = None
-        self._lock = Lock()  # a thread that sees half of a change would take the chosen fusion for the index's own
+        self._lock = Lock()  # a thread that sees half of a change would take the copy with the fusion of before
 
-    def apply(self, search: HybridSearch) -> None:
-        """Let a search use the fusion of the file, or its own fusion if there is no file.
+    def used_by(self, search: HybridSearch) -> HybridSearch:
+        """The search with the fusion of the file, or the search itself if there is no file.
 
         A file that does not fit the index is logged, and has no effect. If the index does not answer now, the file is
         read again the next time.
 
         Args:
-            search: The search.
+            search: The search. It stays as it is.
+
+        Returns:
+            A copy of the search on the same open index, or the search itself.
         """
         with self._lock:
-            if search is not self._search or search.fusion is not self._used:  # another index may be at the place now
-                self._search, self._own, self._seen = search, (search.fusion, search.candidates), None
             seen = self._signature()
-            if seen != self._seen and self._own is not None:
-                self._seen, self.refused = seen, False
-                search.fusion, search.candidates = self._own
-                if seen is not None:
-                    self._read(search)
-            self._used = search.fusion
+            if seen is None:
+                self._made, self.refused = None, False
+                return search
+            of = search, *search.retrievers.values()  # another index may be at the place now
+            if self._made is None or seen != self._seen or of != self._of:
+                self._seen, self._of, self.refused = seen, of, False
+                self._made = self._with_fusion(search)
+            return self._made
 
-    def _read(self, search: HybridSearch) -> None:
-        """Let a search use the fusion of the file."""
+    def _with_fusion(self, search: HybridSearch) -> HybridSearch:
+        """A copy of a search that uses the fusion of the file."""
+        made = copy(search)
         try:
-            fusion, candidates = read_fusion(self._path, None)
-            search.plan(1, fusion=fusion, candidates=candidates)
+            made.fusion, candidates = read_fusion(self._path, None)
+            made.candidates = search.candidates if candidates is None else candidates
+            made.plan(1)
         except HybridSearchError as error:
             self.refused = True
             _log.error("The chosen fusion is not used: %s", redacted(str(error)))
             if isinstance(error, BackendError | IndexNotFoundError | StorageError):
                 self._seen = None
-            return
-        search.fusion = fusion
-        if candidates is not None:
-            search.candidates = candidates
+            return search
+        return made
 
     def _signature(self) -> tuple[int, ...] | None:
         try:

@@ -102,9 +102,7 @@ class ServedIndex:
     @property
     def search(self) -> HybridSearch:
         """The search of the index. Read it once for a request, because a reload replaces it."""
-        if self.chosen is not None:
-            self.chosen.apply(self._search)
-        return self._search
+        return self._search if self.chosen is None else self.chosen.used_by(self._search)
 
     @property
     def ready(self) -> bool:

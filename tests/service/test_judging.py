@@ -314,23 +314,28 @@ def test_two_indexes_cannot_share_a_folder_of_judgements(trees: Path, tmp_path: 
 def test_a_fusion_in_use_is_not_taken_for_the_own_fusion_of_the_index(tmp_path: Path) -> None:
     chosen, file = ChosenFusion(tmp_path / "fusion.json"), tmp_path / "fusion.json"
 
+    others: list[threading.Thread] = []
+    given: list[hs.HybridSearch] = []
+
     class Slow(hs.HybridSearch):
         """A search that another thread asks for while its fusion changes."""
 
         def __setattr__(self, name: str, value: object) -> None:
             super().__setattr__(name, value)
             if name == "candidates" and value == 7:
-                other = threading.Thread(target=chosen.apply, args=(self,))
-                other.start()
-                other.join(0.3)
+                others.append(threading.Thread(target=lambda: given.append(chosen.used_by(search))))
+                others[0].start()
+                others[0].join(0.3)
 
     with Slow({"bm25": hs.BM25()}) as search:
         search.index([hs.Document("1", "alder")], show_progress_bar=False)
         file.write_text('{"type": "tuned", "fusion": {"type": "rrf", "k": 7}, "candidates": 7}')
-        chosen.apply(search)
-        assert (repr(search.fusion), search.candidates) == ("RRF(k=7)", 7)
+        used = chosen.used_by(search)
+        others[0].join()
+        assert (repr(used.fusion), used.candidates) == ("RRF(k=7)", 7)
+        assert given == [used]
         file.unlink()
-        chosen.apply(search)
+        assert chosen.used_by(search) is search
         assert (repr(search.fusion), search.candidates) == (repr(hs.RRF()), 100)
 
 
@@ -362,14 +367,16 @@ def test_a_chosen_fusion_stays_in_use_after_another_index_takes_the_place(tmp_pa
     hs.RRF(7).save(file)
     chosen = ChosenFusion(file)
     with hs.open(tmp_path / "trees") as search:
-        chosen.apply(search)
-        assert (repr(search.fusion), search.candidates) == ("RRF(k=7)", 20)
+        used = chosen.used_by(search)
+        assert (repr(used.fusion), used.candidates, chosen.used_by(search) is used) == ("RRF(k=7)", 20, True)
         make("german", 30)
         search.refresh()
-        chosen.apply(search)
-        assert (repr(search.fusion), search.candidates) == ("RRF(k=7)", 30)
+        used = chosen.used_by(search)
+        assert (repr(used.fusion), used.candidates, used.search("alder").ids) == ("RRF(k=7)", 30, ["1"])
+        hs.ScoreFusion("minmax", weights={"other": 1.0}).save(file)
+        assert chosen.used_by(search) is search
         file.unlink()
-        chosen.apply(search)
+        assert chosen.used_by(search) is search
         assert (repr(search.fusion), search.candidates) == (repr(hs.RRF()), 30)
 
 
@@ -386,10 +393,8 @@ def test_a_chosen_fusion_goes_into_use_when_the_index_answers_again(
         search.index([hs.Document("1", "alder")], show_progress_bar=False)
         with monkeypatch.context() as broken:
             broken.setattr(hs.HybridSearch, "plan", no_answer)
-            chosen.apply(search)
-        assert repr(search.fusion) == repr(hs.RRF())
-        chosen.apply(search)
-        assert repr(search.fusion) == "RRF(k=7)"
+            assert chosen.used_by(search) is search
+        assert repr(chosen.used_by(search).fusion) == "RRF(k=7)"
 
 
 def test_judges_are_compared_and_their_grades_are_exported(client: Callable[..., TestClient], tmp_path: Path) -> None:
