@@ -22,7 +22,13 @@ from hybridsearch.corpus.remote import PACKAGES
 from hybridsearch.documents import Document, spellings
 from hybridsearch.encoders import Encoder
 from hybridsearch.encoders.sharing import shared_with
-from hybridsearch.errors import BackendError, IndexNotFoundError, InvalidArgumentError, NoRetrieverError
+from hybridsearch.errors import (
+    BackendError,
+    FingerprintMismatchError,
+    IndexNotFoundError,
+    InvalidArgumentError,
+    NoRetrieverError,
+)
 from hybridsearch.feedback import Feedback, Planned, check_feedback
 from hybridsearch.filters import Compare, Condition, Filter
 from hybridsearch.forks import after_fork
@@ -858,6 +864,11 @@ class HybridSearch:
             passages = replace(passages, whole=tuple(name for name in passages.whole or () if name in encoders))
         place = folder if cluster is None else "memory"
         with HybridSearch(encoders, place, fusion, self.reranker, passages=passages, candidates=candidates) as store:
+            if passages is None and store.passages is not None:
+                raise FingerprintMismatchError(
+                    f"The index in {redacted(folder)!r} was made with {store.passages}, not with whole documents: "
+                    "choose another folder as via (--via)."
+                )
             source: Source = store.backend
             if cluster is None:
                 encoded = store.index(documents, batch_size=batch_size, show_progress_bar=show_progress_bar)

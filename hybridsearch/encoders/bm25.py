@@ -417,7 +417,7 @@ def _own_tokenizer(tokenizer: object, of_words: Mapping[str, Any]) -> Tokenizer:
                 "function))}."
             )
         found = find("tokenizer", tokenizer)
-        return found if isinstance(found, Tokenizer) else Tokenizer(tokenizer, found)
+        return Tokenizer(tokenizer, found.function if isinstance(found, Tokenizer) else found)
     if callable(tokenizer):
         raise InvalidArgumentError(
             "The function of a tokenizer needs a name, which the index remembers: write "

@@ -17,7 +17,7 @@ from hybridsearch.errors import BackendError, IndexExistsError, IndexNotFoundErr
 from hybridsearch.fusion.files import restricted
 from hybridsearch.indexing.ingest import is_empty
 from hybridsearch.indexing.transfer import DEPTH, RetrieverCheck, Transfer
-from hybridsearch.messages import number_of, redacted
+from hybridsearch.messages import number_of, redacted, warn
 from hybridsearch.places import connect, place_name
 
 _FIRST = 256
@@ -92,7 +92,8 @@ def copy(
     Args:
         source: Place of the index to copy: a folder, an engine's URL, or a `Backend`, which stays open.
         destination: Place of the copy: a folder, an engine's URL, or a `Backend`, which stays open.
-        retrievers: Names of the retrievers to copy. None copies all.
+        retrievers: Names of the retrievers to copy. None copies all. If the one whose tokens passages count is left
+            out, there is a warning.
         batch_size: Number of documents that are read and sent together.
         resume: Whether to continue a copy that was interrupted. Documents that are in the destination already are not
             sent again. Without `resume`, an index at the destination is an error.
@@ -231,6 +232,12 @@ def _only(schema: Schema, retrievers: Collection[str] | None) -> Schema:
             "No retriever is left to copy: name at least one, or leave out retrievers to copy all."
         )
     chosen = {name: of_retriever for name, of_retriever in schema.retrievers.items() if name in asked}
+    counter = (schema.passages or {}).get("counter")
+    if counter and counter not in chosen and any(of_retriever.passages for of_retriever in chosen.values()):
+        warn(
+            f"The retriever {counter!r} counts the tokens of passages, and it is not copied. So documents that are "
+            "added to the copy later get passages of other lengths."
+        )
     settings = dict(schema.settings)
     if "fusion" in settings:
         settings["fusion"] = restricted(settings["fusion"], chosen)

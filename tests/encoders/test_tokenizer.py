@@ -61,6 +61,17 @@ def test_an_index_opens_if_the_name_is_registered_or_the_encoder_is_given(tmp_pa
     assert hs.BM25(tokenizer="letters for a test").fingerprint() == encoder.fingerprint()
 
 
+def test_an_index_opens_by_the_name_that_its_tokenizer_is_registered_under(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(registry._REGISTERED, "tokenizer", {})
+    registry.register("tokenizer", "mine", hs.Tokenizer("another name", letters))
+    with hs.HybridSearch({"bm25": hs.BM25(tokenizer="mine")}, tmp_path / "index") as search:
+        search.index([hs.Document("a", "xyz")])
+    with hs.open(tmp_path / "index") as search:
+        assert search.search("y").ids == ["a"]
+
+
 def test_a_tokenizer_of_another_package_is_found_by_its_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
     class Point:
         name, value = "cut", "package:cut"

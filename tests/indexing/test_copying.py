@@ -314,6 +314,15 @@ def test_some_retrievers_can_be_copied_alone(source: str) -> None:
     assert [check.retriever for check in report.checks] == ["dense"]
 
 
+def test_a_copy_without_the_retriever_whose_tokens_passages_count_is_told(tmp_path: Path) -> None:
+    source, passages = tmp_path / "source", hs.Passages(size=16, whole=())
+    with hs.HybridSearch({"chars": hs.CharNGrams(), "bm25": hs.BM25()}, source, passages=passages) as search:
+        search.index([hs.Document("a", "Heat flows. " * 20)], show_progress_bar=False)
+    with pytest.warns(UserWarning, match="The retriever 'bm25' counts the tokens of passages, and it is not copied"):
+        hs.copy(source, tmp_path / "chars", retrievers=["chars"])
+    hs.copy(source, tmp_path / "bm25", retrievers=["bm25"])
+
+
 def test_an_engine_that_freezes_the_mean_length_gets_the_exact_one(source: str) -> None:
     frozen = Declaring(live_average=False)
     report = hs.copy(source, frozen)
@@ -430,6 +439,15 @@ def test_an_index_made_by_way_of_a_folder_is_the_same(tmp_path: Path) -> None:
     assert by_folder.search("number7 wing") == direct.search("number7 wing", candidates=10)
     with hs.open(tmp_path / "encoded") as folder:
         assert (folder.count(), folder.candidates) == (30, 7)
+
+
+def test_a_folder_with_passages_is_no_way_to_an_index_without_before_anything_is_encoded(tmp_path: Path) -> None:
+    with hs.HybridSearch({"bm25": hs.BM25()}, passages=hs.Passages(size=16, whole=())) as search:
+        search.index([hs.Document("a", "Heat flows. " * 20)], via=tmp_path / "via", show_progress_bar=False)
+    with hs.HybridSearch({"bm25": hs.BM25()}, tmp_path / "index") as search:
+        with pytest.raises(FingerprintMismatchError, match=r"was made with Passages.*choose another folder"):
+            search.index([hs.Document("b", "A wing.")], via=tmp_path / "via", show_progress_bar=False)
+        assert search.backend.open() is None
 
 
 def test_after_a_crash_in_the_middle_of_encoding_nothing_is_encoded_twice(tmp_path: Path) -> None:
