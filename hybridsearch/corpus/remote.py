@@ -100,16 +100,25 @@ class Remote:
         self._file_system: tuple[int, AbstractFileSystem, str] | None = None
         self._files: set[str] = set()
         self._manifest: bytes | None = None
-        self._swept, self._sent = False, -math.inf
+        self._swept, self._sent, self._waiting = False, -math.inf, False
         self._connected()
+
+    @property
+    def waits(self) -> bool:
+        """Whether a commit waits for the end of `pause`, so that the copy is newer than the store."""
+        return self._waiting and self.pause > 0
 
     def pull(self) -> None:
         """Copy what the store holds now. Without a manifest there, the copy has none either.
+
+        The copy stays as it is as long as a commit waits to be sent.
 
         Raises:
             IndexCorruptedError: A file is damaged or missing. The message names it.
             StorageError: The storage cannot be read, or the copy cannot be written.
         """
+        if self.waits:
+            return
         with storage_errors(self.folder.parent):
             self.folder.parent.mkdir(parents=True, exist_ok=True)
             lock = filelock.FileLock(self.folder.with_suffix(".lock"))
@@ -141,7 +150,8 @@ class Remote:
             IndexLockedError: Another process has changed the store since it was read.
             StorageError: The storage refuses to write. It keeps its last commit.
         """
-        if time.monotonic() - self._sent < self.pause or manifest == self._manifest:
+        self._waiting = manifest != self._manifest
+        if time.monotonic() - self._sent < self.pause or not self._waiting:
             return
         files = _files(parts)
         new, gone = sorted(files - self._files), self._files - files
@@ -155,7 +165,7 @@ class Remote:
             with contextlib.suppress(StorageError):  # the next writer tries again
                 self._remove(gone if self._swept else self._stored() - files)
                 self._swept = True
-        self._files, self._manifest, self._sent = files, manifest, time.monotonic()
+        self._files, self._manifest, self._sent, self._waiting = files, manifest, time.monotonic(), False
 
     def _commit_to_hub(self, new: Sequence[str], gone: Sequence[str], manifest: bytes) -> None:
         """Store files and the manifest, and remove files, in one commit of a repository of the Hugging Face Hub.

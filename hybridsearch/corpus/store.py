@@ -112,6 +112,7 @@ class CorpusStore:
         self.remote = remote
         self.parts: tuple[Part, ...] = tuple(parts)
         self._generation = generation
+        self._manifest = b""  # of the last commit, if this object made it
         self._lock: filelock.BaseFileLock | None = None
         self._lock_file: tuple[int, ...] = ()
         self._verified: set[tuple[str, str]] = set()
@@ -221,7 +222,9 @@ class CorpusStore:
             raise self._gone() from error
         if (generation, tuple(parts), schema) == (self._generation, self.parts, self.schema):
             return False
-        self.schema, self.parts, self._generation = schema, tuple(parts), generation
+        if self.remote is not None and self.remote.waits and generation < self._generation:
+            return False  # another process has put an older manifest into the folder, which is its copy, too
+        self.schema, self.parts, self._generation, self._manifest = schema, tuple(parts), generation, b""
         return True
 
     def check(self, part: Part, file: str) -> None:
@@ -372,6 +375,7 @@ class CorpusStore:
                     self.remote.push(parts, content)
                 beside.replace(manifest)
                 self.schema, self.parts, self._generation = schema, tuple(parts), self._generation + 1
+                self._manifest = content
             except BaseException:  # an interrupt may come just after the rename, so look into the folder
                 beside.unlink(missing_ok=True)
                 if self.parts == before and not (manifest.exists() and self.reload()):
@@ -383,8 +387,8 @@ class CorpusStore:
 
     def send(self) -> None:
         """Send the last commit to the object storage, if it was not sent yet."""
-        if self.remote is not None and self._lock is not None:
-            self.remote.push(self.parts, (self.folder / MANIFEST).read_bytes())
+        if self.remote is not None and self._lock is not None and self._manifest:
+            self.remote.push(self.parts, self._manifest)  # another process may have put an older one into the folder
 
     def stamp(self) -> tuple[object, ...] | None:
         """A value that changes with each commit. None without a store, () if it is too young to be sure."""

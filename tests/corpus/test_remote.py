@@ -8,6 +8,7 @@ import pickle
 import random
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, nullcontext
@@ -215,6 +216,43 @@ def test_the_first_commit_is_sent_though_the_machine_has_just_started(
     monkeypatch.setattr("hybridsearch.corpus.remote.time", SimpleNamespace(monotonic=lambda: 5.0))
     remote.push([], b"{}")
     assert remote.read("manifest.json") == b"{}"
+
+
+def test_a_load_loses_nothing_if_a_search_looks_for_changes_meanwhile(
+    url: str, cache: Callable[[], dict[str, str]]
+) -> None:
+    with hs.HybridSearch({"bm25": hs.BM25()}, url, backend_options=cache()) as search:
+
+        def documents() -> Iterator[hs.Document]:
+            for number, document in enumerate(DOCUMENTS):
+                if number in (150, 250):
+                    other = threading.Thread(target=search.refresh)
+                    other.start()
+                    other.join()
+                yield document
+
+        assert search.index(documents(), batch_size=20).indexed == search.count() == 300
+    with hs.open(url, backend_options=cache()) as elsewhere:
+        assert elsewhere.count() == 300
+
+
+def test_a_load_loses_nothing_if_another_process_reads_the_storage_into_the_same_folder(
+    url: str, tmp_path: Path
+) -> None:
+    writer, reader = (Remote(url, cache=tmp_path / "shared") for _ in range(2))
+    schema = Schema({"bm25": hs.BM25().schema()})
+    store = CorpusStore.create(writer.folder, schema, remote=writer)
+    writer.pause = 60
+    for id in "ab":
+        store.append(EncodedBatch([hs.Document(id, "wing")], {"bm25": hs.BM25().encode_documents(["wing"])}))
+    reader.pull()
+    assert not store.reload()
+    writer.pause = 0
+    store.send()
+    store.close()
+    elsewhere = Remote(url, cache=tmp_path / "elsewhere")
+    elsewhere.pull()
+    assert len(CorpusStore.open(elsewhere.folder)) == 2
 
 
 def test_a_part_of_a_worker_is_taken_checked_and_not_sent_again(
