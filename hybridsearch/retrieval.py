@@ -312,7 +312,7 @@ class Plan:
             raise unanswered(failures)
         joined = Answers.joined(good)
         # The retrievers encode side by side, so the longest encoding is subtracted.
-        timings["search"] -= max(joined.timings.values(), default=0.0)
+        timings["search"] -= max(joined.timings.values())
         return replace(joined, failures=failures, timings=timings | joined.timings)
 
     def merge(self, queries: Sequence[str], answers: Answers) -> list[Results]:

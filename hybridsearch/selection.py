@@ -116,7 +116,7 @@ class Selection:
 
     def depth(self, top_k: int | None, reranked: int) -> int | None:
         """Number of first documents of a fused ranking that must be read. None for all."""
-        if top_k is None or self.boosts or self.group_by is not None or self.min_score is not None:
+        if top_k is None or self.boosts or self.group_by is not None:
             return None
         return max(self.offset + top_k, reranked, 0 if self.diversity is None else self.diversity.depth)
 
