@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import hybridsearch as hs
 from hybridsearch.errors import InvalidArgumentError
 from hybridsearch.passages import CHARACTERS_A_TOKEN, Counter, Passages, Splitter, counter_of
-from hybridsearch.sentences import path_at, sections
+from hybridsearch.sentences import parts, path_at, sections
 
 WORDS = counter_of({})
 
@@ -37,7 +37,9 @@ TEXTS = st.one_of(
 
 @settings(deadline=None)
 @given(TEXTS, st.integers(8, 40), st.integers(0, 7), st.booleans())
-def test_the_spans_cover_the_text_in_order(text: str, size: int, overlap: int, headings: bool) -> None:
+def test_the_spans_cover_the_text_in_order_and_have_the_size(
+    text: str, size: int, overlap: int, headings: bool
+) -> None:
     options = Passages(size=size, overlap=overlap, headings=headings)
     (passages,) = Splitter(options, WORDS).split([hs.Document("1", text)])
     assert passages[0].start == 0
@@ -47,6 +49,10 @@ def test_the_spans_cover_the_text_in_order(text: str, size: int, overlap: int, h
         assert sum(WORDS.count([text[after.start : before.end]])) <= overlap
         assert not text[after.start].isspace()
     assert len(passages) == 1 or all(text[start:end].strip() for start, end, _ in passages)
+    for start, end, _ in passages:
+        (count,) = WORDS.count([text[start:end]])
+        least = -(-len(text[start:end].strip()) // CHARACTERS_A_TOKEN)
+        assert max(count, least) <= size or parts(text, start, end, 2) == [end]
 
 
 @pytest.mark.parametrize("text", ["", " \n\t"])
@@ -261,6 +267,10 @@ def test_a_long_title_keeps_its_beginning_also_without_spaces() -> None:
     _, read = Splitter(Passages(size=40), characters).read([document])
     assert all(passage.title.startswith("天气") and len(passage.title) <= 20 for passage in read[1:])
     assert all(len(passage.content.strip()) <= 60 for passage in read[1:])
+    one_word = hs.Document("2", document.text, "x" * 80)
+    _, read = Splitter(Passages(size=40), characters).read([one_word])
+    assert {passage.title for passage in read} == {""}
+    assert read[0].text.endswith(f" {one_word.title}")
 
 
 def test_a_short_document_is_read_as_without_passages() -> None:

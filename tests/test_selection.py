@@ -271,6 +271,7 @@ def test_mmr_puts_what_is_new_before_what_was_said(search: hs.HybridSearch) -> N
     assert last.to_dict()["likeness"]["to"] == "old"
     assert results[0].likeness is None
     assert search.search("wing flow", diversity=hs.MMR(1.0)).ids == search.search("wing flow").ids
+    assert search.search("wing flow", diversity=hs.MMR(0.2, depth=2)).ids == search.search("wing flow").ids
 
 
 def test_mmr_compares_by_a_retriever_that_is_not_asked() -> None:
@@ -278,6 +279,8 @@ def test_mmr_compares_by_a_retriever_that_is_not_asked() -> None:
         search.index(DOCUMENTS, show_progress_bar=False)
         by_chars = search.search("wing flow", retrievers=["bm25"], diversity=hs.MMR(0.2, retriever="chars"))
         by_both = search.search("wing flow", diversity=hs.MMR(0.2, retriever="chars"))
+        unlimited = search.search("wing flow", retrievers=["bm25"], min_score={"chars": 99})
+        assert (len(unlimited), unlimited.notes) == (5, ())
     assert not any("chars" in hit.retrievers for hit in by_chars)
     same = {hit.id: hit.likeness for hit in by_both if hit.likeness and hit.likeness.to == by_both[0].id}
     compared = [hit for hit in by_chars if hit.id in same and hit.likeness and hit.likeness.to == by_both[0].id]
@@ -379,6 +382,8 @@ def test_wrong_settings_of_boosts_are_refused() -> None:
         hs.Recency("published", weight=-1)
     with pytest.raises(InvalidArgumentError, match="field is the name"):
         hs.Recency("")
+    with pytest.raises(InvalidArgumentError, match="where is the name"):
+        hs.FieldBoost(3)  # type: ignore[arg-type]
     with pytest.raises(FilterError):
         hs.FieldBoost({"year": {"$near": 3}})
     with pytest.raises(InvalidArgumentError, match="relevance"):
