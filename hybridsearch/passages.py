@@ -329,7 +329,7 @@ class Splitter:
             ends = [0, *parts(text, 0, len(text), tokens)]
         keep = len(ends) - 1
         while keep and tokens > most:
-            keep = min(keep - 1, keep * max(most, 0) // tokens)
+            keep = min(keep - 1, keep * most // tokens)
             tokens = self._count([text[: ends[keep]]])[0]
         return text[: ends[keep]]
 

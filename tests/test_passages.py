@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import hybridsearch as hs
@@ -37,6 +37,7 @@ TEXTS = st.one_of(
 
 @settings(deadline=None)
 @given(TEXTS, st.integers(8, 40), st.integers(0, 7), st.booleans())
+@example("# Head head head head head head head\n\nWord word word word.", 8, 0, True)
 def test_the_spans_cover_the_text_in_order_and_have_the_size(
     text: str, size: int, overlap: int, headings: bool
 ) -> None:
@@ -267,10 +268,10 @@ def test_a_long_title_keeps_its_beginning_also_without_spaces() -> None:
     _, read = Splitter(Passages(size=40), characters).read([document])
     assert all(passage.title.startswith("天气") and len(passage.title) <= 20 for passage in read[1:])
     assert all(len(passage.content.strip()) <= 60 for passage in read[1:])
-    one_word = hs.Document("2", document.text, "x" * 80)
-    _, read = Splitter(Passages(size=40), characters).read([one_word])
-    assert {passage.title for passage in read} == {""}
-    assert read[0].text.endswith(f" {one_word.title}")
+    for title in ("x" * 80, f"{'x' * 80} {'y' * 80}"):  # no word fits
+        _, read = Splitter(Passages(size=40), characters).read([hs.Document("2", document.text, title)])
+        assert {passage.title for passage in read} == {""}
+        assert read[0].text.endswith(f" {title}")
 
 
 def test_a_short_document_is_read_as_without_passages() -> None:

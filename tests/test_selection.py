@@ -112,6 +112,8 @@ def test_fields_boost_by_filter_and_by_number(search: hs.HybridSearch) -> None:
     assert results[1].boosts["FieldBoost('likes', weight=1)"] == pytest.approx(1 + np.log(901))
     assert next(hit for hit in results if hit.id == "undated").score > 0  # True is no number
     assert set(results[0].boosts.values()) == {10.0, 1.0}
+    several = hs.Document("x", "", metadata={"likes": [3, 99, "many", True]})
+    assert hs.FieldBoost("likes", weight=1).factor(several) == pytest.approx(1 + np.log(100))
 
 
 @given(st.floats(-1e6, 1e6), st.floats(1.0, 100.0))
