@@ -158,7 +158,8 @@ def ids_of(store: HybridSearchVectorStore, text: str, top_k: int = 4, **query: A
 
 
 def test_numbers_of_another_mode_are_told(store: HybridSearchVectorStore, caplog: pytest.LogCaptureFixture) -> None:
-    store.query(VectorStoreQuery(query_str="heat", similarity_top_k=1, alpha=0.9), mmr_threshold=0.5)
+    with caplog.at_level(logging.WARNING):
+        store.query(VectorStoreQuery(query_str="heat", similarity_top_k=1, alpha=0.9), mmr_threshold=0.5)
     assert [record.message for record in caplog.records] == [
         "alpha has no effect in the mode default: use the mode hybrid.",
         "mmr_threshold has no effect in the mode default: use the mode mmr.",
