@@ -48,9 +48,10 @@ class PassageHit:
         score: Fused score of the passage. 0 if `retrievers` is empty.
         retrievers: Rank, score and contribution by retriever, for each retriever that lists the passage. A retriever
             lists the 3 best passages of a document. They take the place of the document in the retriever's ranking.
-            So the rank counts the documents that score higher, and the better passages of this document. Empty if only
-            retrievers of whole documents have the document among their candidates. Its passages are then those that
-            the first retriever of passages finds best.
+            So the rank counts the documents that score higher, and the better passages of this document. Only documents
+            that were read count. A search by one retriever with RRF reads as many as it shows. Empty if only retrievers
+            of whole documents have the document among their candidates. Its passages are then those that the first
+            retriever of passages finds best.
         pages: First and last page or slide, from 1, if the document was read from a PDF or PPTX file. None if the text
             has no pages.
     """

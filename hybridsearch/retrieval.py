@@ -205,13 +205,12 @@ class Plan:
     def _asking(self) -> Plan:
         """The plan that asks for what `merge` needs.
 
-        The first documents of a single retriever are the first hits, if the fusion keeps their order. With passages all
-        candidates are asked for, because the ranks of passages count them.
+        The first documents of a single retriever are the first hits, if the fusion keeps their order.
         Passages are left out here if `merge` asks a `Lister` for them: if it shows only some of the candidates, or if a
         retriever reads whole documents, because documents that only this retriever finds have no passages yet.
         """
         shown = self.selection.depth(self.top_k, 0 if self.reranker is None else self.reranker.top_k)
-        if shown is not None and shown < self.depth and self.exact and self.fusion.keeps_order and not self.passages:
+        if shown is not None and shown < self.depth and self.exact and self.fusion.keeps_order:
             return replace(self, depth=shown)
         if not self.passages or shown is None or not _is_lister(self.backend):
             return self
