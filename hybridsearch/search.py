@@ -641,7 +641,7 @@ class HybridSearch:
             selection=Selection.of(offset, min_score, boost, diversity, group_by, list(self._encoders.given)),
             exact=len(names) == 1 and self._is_exact(names[0], max(depth, top_k)),
             feedback={} if feedback is None else self._planned(feedback, names),
-            headings=self.passages is None or self.passages.headings,
+            headings=self._headings(),
         )
 
     def explain(
@@ -813,8 +813,11 @@ class HybridSearch:
     def _prepare(self) -> Prepare | None:
         """The function that makes what the reranker keeps of documents. None if it has none."""
         prepare: Any = getattr(self.reranker, "prepare", None)
-        with_headings = self.passages is None or self.passages.headings
-        return prepare if prepare is None or with_headings else partial(prepare, headings=False)
+        return prepare if prepare is None or self._headings() else partial(prepare, headings=False)
+
+    def _headings(self) -> bool:
+        """Whether passages have headings."""
+        return self.passages is None or self.passages.headings
 
     def _is_due(self) -> bool:
         return self._every is not None and time.monotonic() - self._checked >= self._every

@@ -299,7 +299,9 @@ def _heads(
         )
     rankings = {query: stages.rankings(plan, query) if plan.retrievers else {} for query in wanted}
     others: Sequence[Ranking] = [EMPTY] * len(wanted)
+    headings = True
     if isinstance(plan.source, HybridSearch) and plan.source.passages is not None:
+        headings = plan.source.passages.headings
         listed = [
             set[str]().union(*(ranking.ids for ranking in rankings[query].values() if ranking.passages is not None))
             for query in wanted
@@ -307,8 +309,6 @@ def _heads(
         unlisted = [[id for id in ids if id not in known] for ids, known in zip(wanted.values(), listed, strict=True)]
         others = plan.asks(plan.source).list_passages([stages.queries[query] for query in wanted], unlisted)
     heads = {}
-    passages = plan.source.passages if isinstance(plan.source, HybridSearch) else None
-    headings = passages is None or passages.headings
     for (query, ids), of_others in zip(wanted.items(), others, strict=True):
         found = FoundPassages(plan.fusion, rankings[query], documents, of_others, headings)
         heads[query] = [found.read(id, getattr(reranker, "passages", 1)) for id in ids if id in documents]

@@ -338,7 +338,7 @@ def _queries(
 ) -> tuple[list[str], str]:
     """The texts of the queries, and a sentence on where they come from."""
     if given is None:
-        texts = list(first_sentences(_some_documents(search), number).values())
+        texts = [text for text in first_sentences(_some_documents(search), number).values() if text]
         said = (
             f"The queries are titles or first words of documents, from the first {_READ:,} that the engine reads. They "
             "are easier than queries of people."
@@ -346,10 +346,9 @@ def _queries(
     else:
         queries: Iterable[str] | Mapping[str, str] = given.queries if isinstance(given, Dataset) else given
         listed = queries.values() if isinstance(queries, Mapping) else queries
-        given_texts = arguments.texts(listed if isinstance(listed, str) else list(listed))
-        texts = [text for text in given_texts if text.strip()]
+        texts = [text for text in arguments.texts(list(listed)) if text.strip()]
         said = f"The queries are {min(number, len(texts)):,} of the {len(texts):,} that were given."
-    texts = spread([text for text in texts if text.strip()], number)
+    texts = spread(texts, number)
     if not texts:
         raise InvalidArgumentError("There is no query to ask: give queries, or index documents with text.")
     return texts, said

@@ -685,10 +685,13 @@ def test_a_service_with_tokens_is_asked_with_one(look: Open, place: Path) -> Non
     for at in serve(indexes, Tokens.parse(f"read:{TOKEN}")):
         opened = look(at_look(), at=at)
         token = opened.page.get_by_label("Token", exact=True)
+        token.fill("tökén-€-with-letters")  # no header can hold it
+        token.press("Enter")
+        assert token.is_visible()
         token.fill("another-token-that-is-wrong")
         token.press("Enter")
         opened.page.get_by_text("does not know this token").wait_for()
-        token.fill(TOKEN)
+        token.fill(f" {TOKEN} ")
         token.press("Enter")
         fused(opened.page).first.wait_for()
         opened.complaints.clear()  # Chromium writes about the status 401
@@ -710,20 +713,6 @@ def test_a_document_may_have_the_id_of_a_part_of_javascript(look: Open, id: str)
     page.locator(f".column.fused .row[data-id='{id}'] .title", has_text=id).wait_for()
     assert page.locator(f".column.fused .row[data-id='{id}'] .snippet").count() == 0
     page.unroute_all(behavior="ignoreErrors")
-
-
-def test_a_token_that_no_header_can_hold_is_refused_in_the_dialog(look: Open, place: Path) -> None:
-    indexes = {"help": ServedIndex("help", str(place), retrievers=RETRIEVERS)}
-    for at in serve(indexes, Tokens.parse(f"read:{TOKEN}")):
-        opened = look(at_look(), at=at)
-        token = opened.page.get_by_label("Token", exact=True)
-        token.fill("tökén-€-with-letters")
-        token.press("Enter")
-        assert token.is_visible()
-        token.fill(f" {TOKEN} ")
-        token.press("Enter")
-        fused(opened.page).first.wait_for()
-        opened.complaints.clear()
 
 
 def test_the_page_works_without_storage(look: Open) -> None:
